@@ -1,0 +1,85 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// IPLease is the claim on one address of one network. Its name, "<network>.<address>", is the lock: whoever creates the
+// object, or wins the update of a free one, holds the address. IPv6 addresses have all eight groups, and "-" for ":".
+//
+//	state        meaning                                        leaves by
+//	(absent)     never used, or forgotten                       create = claim → Bound
+//	Bound        a pod's interface uses it                      DEL or garbage collection → Released
+//	Reserved     kept for an identity or by an operator         claim by that identity → Bound; deletion → (absent)
+//	Released     free; remembers its last holder and the time   update = claim → Bound; forgotten after a while → (absent)
+//	Quarantined  someone else answers for it on the wire        deletion → (absent)
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster,shortName=ipl
+type IPLease struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec IPLeaseSpec `json:"spec"`
+}
+
+// IPLeaseSpec is the whole state of a lease. It has no status, so that each change of state is one write.
+type IPLeaseSpec struct {
+	// Network is the L2 domain in which the address is unique.
+	Network string `json:"network"`
+	// Address, in the usual text form (RFC 5952 for IPv6).
+	Address string `json:"address"`
+	// Pool that gave the address.
+	Pool string `json:"pool,omitempty"`
+	// Phase of the lease, see the table at IPLease.
+	Phase LeasePhase `json:"phase"`
+	// Holder uses the address (Bound), may claim it (Reserved), or was the last to use it (Released).
+	Holder *LeaseHolder `json:"holder,omitempty"`
+	// BoundAt is when the present or last holder got the address.
+	BoundAt *metav1.Time `json:"boundAt,omitempty"`
+	// ReleasedAt is when the last holder gave it back; only in phase Released.
+	ReleasedAt *metav1.Time `json:"releasedAt,omitempty"`
+}
+
+// LeasePhase is the state of a lease.
+//
+// +kubebuilder:validation:Enum=Bound;Reserved;Released;Quarantined
+type LeasePhase string
+
+// The phases of a lease.
+const (
+	LeaseBound       LeasePhase = "Bound"
+	LeaseReserved    LeasePhase = "Reserved"
+	LeaseReleased    LeasePhase = "Released"
+	LeaseQuarantined LeasePhase = "Quarantined"
+)
+
+// LeaseHolder is one interface of one pod sandbox.
+type LeaseHolder struct {
+	// Namespace and Pod name the pod; UID is its identity.
+	Namespace string    `json:"namespace,omitempty"`
+	Pod       string    `json:"pod,omitempty"`
+	UID       types.UID `json:"uid,omitempty"`
+	// Node that the pod runs on.
+	Node string `json:"node,omitempty"`
+	// ContainerID of the sandbox, CNI_CONTAINERID.
+	ContainerID string `json:"containerID,omitempty"`
+	// Interface in the pod, CNI_IFNAME.
+	Interface string `json:"interface,omitempty"`
+	// Attachment is the name of the CNI network configuration, the scope of CNI GC.
+	Attachment string `json:"attachment,omitempty"`
+	// Parent is the host link that the interface is a child of (macvlan "master").
+	Parent string `json:"parent,omitempty"`
+	// MAC address of the interface.
+	MAC string `json:"mac,omitempty"`
+}
+
+// IPLeaseList is a list of IPLeases.
+//
+// +kubebuilder:object:root=true
+type IPLeaseList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []IPLease `json:"items"`
+}

@@ -1,0 +1,60 @@
+// Package delegate is the CNI side of Berth: the verbs of the plugin, the network configuration it is given, and the
+// contract between the plugin and the node agent.
+//
+// The contract is HTTP/1.1 with JSON bodies over a unix socket that only root may open. Each verb is a POST of a Request:
+//
+//	path        answers 200 with                        may fail with (CNI error codes, CNI spec "Error")
+//	/v1/add     a CNI result, version 1.1.0             7 bad configuration, 11 try again later, 100–104 below
+//	/v1/del     {}; not found is success                7, 11
+//	/v1/check   {}                                      7, 11, 105 the lease is not this sandbox's
+//	/v1/status  {}                                      50 the agent cannot serve
+//	/v1/gc      {}                                      7, 11
+//
+// A failure is any other HTTP status with a CNI error object {code, msg, details} as its body; the message says what to do.
+package delegate
+
+import (
+	"encoding/json"
+
+	"github.com/containernetworking/cni/pkg/types"
+)
+
+// DefaultSocket is where the agent serves, unless the network configuration says otherwise ("socket" in its ipam section).
+const DefaultSocket = "/run/berth/agent.sock"
+
+// The paths of the verbs.
+const (
+	PathAdd    = "/v1/add"
+	PathDel    = "/v1/del"
+	PathCheck  = "/v1/check"
+	PathStatus = "/v1/status"
+	PathGC     = "/v1/gc"
+)
+
+// CNI error codes of Berth's own. Codes from 100 are free for plugins (CNI spec 1.1.0, section "Error").
+const (
+	CodeNoPool       uint = 100 // no pool can serve this pod's interface
+	CodeExhausted    uint = 101 // the pools that can serve it have no free address
+	CodeAddressTaken uint = 102 // the address asked for is held by another
+	CodeBadRequest   uint = 103 // an annotation or CNI argument is malformed or contradicts another
+	CodeNotBound     uint = 105 // CHECK: the lease is absent or another sandbox's
+
+	CodeNotAvailable uint = 50 // STATUS: cannot serve ADD (types.ErrTryAgainLater is 11)
+)
+
+// Request is what the plugin tells the agent: the CNI parameters as they came, and what it saw in the pod's namespace.
+type Request struct {
+	// ContainerID, NetNS and IfName are CNI_CONTAINERID, CNI_NETNS and CNI_IFNAME. Empty for STATUS and GC.
+	ContainerID string `json:"containerID,omitempty"`
+	NetNS       string `json:"netns,omitempty"`
+	IfName      string `json:"ifName,omitempty"`
+	// Args is CNI_ARGS as it came: "K=V;K=V".
+	Args string `json:"args,omitempty"`
+	// Config is the network configuration from stdin.
+	Config json.RawMessage `json:"config"`
+	// MAC of IfName in NetNS, if the main plugin has made the link before it called IPAM ADD (macvlan has).
+	MAC string `json:"mac,omitempty"`
+}
+
+// Error is what the agent answers on failure.
+type Error = types.Error
