@@ -1,0 +1,214 @@
+package ipam
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"path"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+// Decisions that are errors. Each comes wrapped in words that name the thing, the value and the remedy.
+var (
+	// ErrNoPool: no pool can serve the interface.
+	ErrNoPool = errors.New("no pool")
+	// ErrOutside: an address asked for is in none of the pools that can serve the interface.
+	ErrOutside = errors.New("address outside the pools")
+	// ErrExhausted: the pools that can serve the interface have no free address.
+	ErrExhausted = errors.New("no free address")
+	// ErrTaken: an address asked for has another holder.
+	ErrTaken = errors.New("address taken")
+)
+
+// Want is one ordered list of pools, of which the first that can serve it does.
+type Want struct {
+	// Patterns name pools, in order; path.Match wildcards stand for all matching pools in order of their names.
+	// Nil: all pools marked default.
+	Patterns []string
+	// Family of the address wanted. "": one of each family that the pool has.
+	Family Family
+}
+
+// Target is the pod's interface, as far as affinity goes.
+type Target struct {
+	NodeName, Namespace, Pod               string
+	NodeLabels, NamespaceLabels, PodLabels labels.Set
+}
+
+// Pick is one address to be claimed.
+type Pick struct {
+	Family Family
+	// Address asked for; the zero Addr leaves the choice to Space.Next.
+	Address netip.Addr
+}
+
+// Option is one way to serve a Want: all its picks from one pool, or nothing.
+type Option struct {
+	Pool  *Pool
+	Picks []Pick
+}
+
+// Plan says, for each want, the options in order. skipped names literal pools that do not exist while others of their list can
+// serve. The errors are ErrNoPool and ErrOutside.
+func Plan(pools []*Pool, wants []Want, asked []netip.Addr, t Target) (plan [][]Option, skipped []string, err error) {
+	unmet := slices.Clone(asked)
+	for _, w := range wants {
+		serving, refused, unknown := serving(pools, w, t)
+		if len(serving) == 0 {
+			return nil, nil, fmt.Errorf("%w can serve %s on node %q: %s", ErrNoPool, w, t.NodeName, strings.Join(refused, "; "))
+		}
+		skipped = append(skipped, unknown...)
+
+		var options []Option
+		var mine []netip.Addr // asked for, and a matter of this want
+		for _, a := range asked {
+			if w.Family == "" || w.Family == FamilyOf(a) {
+				mine = append(mine, a)
+			}
+		}
+		for _, p := range serving {
+			if o, ok := option(p, w.Family, mine); ok {
+				options = append(options, o)
+			}
+		}
+		if len(options) == 0 {
+			return nil, nil, fmt.Errorf("%w: %s asked for, but not given out by %s; ask for an address inside, or name its pool",
+				ErrOutside, join(mine), names(serving))
+		}
+		unmet = slices.DeleteFunc(unmet, func(a netip.Addr) bool { return slices.Contains(mine, a) })
+		plan = append(plan, options)
+	}
+	if len(unmet) > 0 {
+		return nil, nil, fmt.Errorf("%w: %s asked for, but no pool of its family is", ErrOutside, join(unmet))
+	}
+	return plan, skipped, nil
+}
+
+// option of p: the addresses asked for, and a free choice for each family that nothing was asked of.
+func option(p *Pool, f Family, asked []netip.Addr) (Option, bool) {
+	o := Option{Pool: p}
+	families := p.Families()
+	if f != "" {
+		families = []Family{f}
+	}
+	for _, f := range families {
+		n := len(o.Picks)
+		for _, a := range asked {
+			if FamilyOf(a) == f {
+				o.Picks = append(o.Picks, Pick{f, a})
+			}
+		}
+		if len(o.Picks) == n {
+			o.Picks = append(o.Picks, Pick{Family: f})
+		}
+	}
+	for _, a := range asked {
+		if !p.Contains(a) {
+			return o, false
+		}
+	}
+	return o, true
+}
+
+// serving splits the pools of a want into those that can serve the target, in order, and the reasons of the others.
+func serving(pools []*Pool, w Want, t Target) (out []*Pool, refused, unknown []string) {
+	for _, p := range expand(pools, w, &unknown) {
+		if why := p.refuses(w.Family, t); why != "" {
+			refused = append(refused, fmt.Sprintf("pool %q %s", p.Name, why))
+		} else {
+			out = append(out, p)
+		}
+	}
+	for _, u := range unknown {
+		refused = append(refused, u)
+	}
+	if len(refused) == 0 && len(out) == 0 {
+		refused = append(refused, `no pool is marked default; name one by the annotation berth.dev/ippool, or set "default: true" on a pool`)
+	}
+	return out, refused, unknown
+}
+
+// expand the patterns of a want, each pool once.
+func expand(pools []*Pool, w Want, unknown *[]string) (out []*Pool) {
+	pools = slices.Clone(pools)
+	slices.SortFunc(pools, func(a, b *Pool) int { return strings.Compare(a.Name, b.Name) })
+	if w.Patterns == nil {
+		for _, p := range pools {
+			if p.Default && (w.Family == "" || len(p.ranges[w.Family]) > 0) {
+				out = append(out, p)
+			}
+		}
+		return out
+	}
+	for _, pattern := range w.Patterns {
+		found := false
+		for _, p := range pools {
+			if ok, _ := path.Match(pattern, p.Name); ok {
+				found = true
+				if !slices.Contains(out, p) {
+					out = append(out, p)
+				}
+			}
+		}
+		switch {
+		case found:
+		case strings.ContainsAny(pattern, `*?[\`):
+			*unknown = append(*unknown, fmt.Sprintf("no pool matches %q", pattern))
+		default:
+			*unknown = append(*unknown, fmt.Sprintf("pool %q does not exist", pattern))
+		}
+	}
+	return out
+}
+
+// refuses says why the pool does not serve the target; "" if it does.
+func (p *Pool) refuses(f Family, t Target) string {
+	switch {
+	case p.Disabled:
+		return "is disabled or being deleted"
+	case f != "" && len(p.ranges[f]) == 0:
+		return fmt.Sprintf("has no %s addresses", f)
+	case len(p.Families()) == 0:
+		return "gives out no address: everything in ips is excluded"
+	case !p.nodes.Matches(t.NodeLabels):
+		return fmt.Sprintf("does not serve node %q (nodeAffinity %s)", t.NodeName, p.nodes)
+	case !p.namespaces.Matches(t.NamespaceLabels):
+		return fmt.Sprintf("does not serve namespace %q (namespaceAffinity %s)", t.Namespace, p.namespaces)
+	case !p.pods.Matches(t.PodLabels):
+		return fmt.Sprintf("does not serve pod %q (podAffinity %s)", t.Namespace+"/"+t.Pod, p.pods)
+	}
+	return ""
+}
+
+// ServesNode says whether pods of a node with these labels may get an address of the pool.
+func (p *Pool) ServesNode(l labels.Set) bool { return p.nodes.Matches(l) }
+
+func (w Want) String() string {
+	s := "the default pools"
+	if w.Patterns != nil {
+		s = "pools " + strings.Join(w.Patterns, ", ")
+	}
+	if w.Family != "" {
+		s += " (" + string(w.Family) + ")"
+	}
+	return s
+}
+
+func names(pools []*Pool) string {
+	s := make([]string, len(pools))
+	for i, p := range pools {
+		s[i] = fmt.Sprintf("pool %q", p.Name)
+	}
+	return strings.Join(s, ", ")
+}
+
+func join(as []netip.Addr) string {
+	s := make([]string, len(as))
+	for i, a := range as {
+		s[i] = a.String()
+	}
+	return strings.Join(s, ", ")
+}

@@ -1,0 +1,219 @@
+// Package ipam is the core of Berth: pools, candidates, the choice of an address, and the life of a lease. It decides and
+// does nothing: no client, no netlink, no clock. Package ipam/store acts on its decisions.
+package ipam
+
+import (
+	"fmt"
+	"net/netip"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/berthdev/berth/api/v1alpha1"
+)
+
+// Family is an address family.
+type Family string
+
+// The families, as Kubernetes writes them.
+const (
+	IPv4 Family = "IPv4"
+	IPv6 Family = "IPv6"
+)
+
+// Families in the order in which results list them.
+var Families = []Family{IPv4, IPv6}
+
+// FamilyOf an address.
+func FamilyOf(a netip.Addr) Family {
+	if a.Is4() {
+		return IPv4
+	}
+	return IPv6
+}
+
+// Pool is an IPPool made ready for choosing.
+type Pool struct {
+	Name     string
+	Network  string
+	Default  bool
+	Disabled bool
+	Steering v1alpha1.Steering
+
+	subnets []Subnet
+	ranges  map[Family]Ranges
+
+	nodes, namespaces, pods labels.Selector
+}
+
+// Subnet is one CIDR of a pool.
+type Subnet struct {
+	Prefix  netip.Prefix
+	Gateway netip.Addr // zero: none
+	Routes  []Route
+	ranges  Ranges
+}
+
+// Route is given to pods with an address of the subnet. GW is the zero Addr where the subnet has no gateway either.
+type Route struct {
+	Dst netip.Prefix
+	GW  netip.Addr
+}
+
+// Compile checks all of a pool's spec and makes it ready. The API server refuses most malformed pools already (CEL); the error
+// here names field, value and remedy for the rest.
+func Compile(p *v1alpha1.IPPool) (*Pool, error) {
+	out := &Pool{
+		Name:     p.Name,
+		Network:  p.Spec.Network,
+		Default:  p.Spec.Default,
+		Disabled: p.Spec.Disabled || p.DeletionTimestamp != nil,
+		Steering: p.Spec.Steering,
+		ranges:   map[Family]Ranges{},
+	}
+	if out.Network == "" {
+		out.Network = "default"
+	}
+	if out.Steering == "" {
+		out.Steering = v1alpha1.SteeringAuto
+	}
+	for i, ps := range p.Spec.Subnets {
+		s, err := compileSubnet(ps)
+		if err != nil {
+			return nil, fmt.Errorf("pool %q: subnets[%d].%w", p.Name, i, err)
+		}
+		for _, o := range out.subnets {
+			if o.Prefix.Overlaps(s.Prefix) {
+				return nil, fmt.Errorf("pool %q: subnets[%d].cidr: %s overlaps %s of the same pool", p.Name, i, s.Prefix, o.Prefix)
+			}
+		}
+		out.subnets = append(out.subnets, s)
+		f := FamilyOf(s.Prefix.Addr())
+		out.ranges[f] = normalize(append(out.ranges[f], s.ranges...))
+	}
+	if len(out.subnets) == 0 {
+		return nil, fmt.Errorf("pool %q: subnets: empty; name at least one CIDR", p.Name)
+	}
+	for _, a := range []struct {
+		field string
+		from  *metav1.LabelSelector
+		to    *labels.Selector
+	}{
+		{"nodeAffinity", p.Spec.NodeAffinity, &out.nodes},
+		{"namespaceAffinity", p.Spec.NamespaceAffinity, &out.namespaces},
+		{"podAffinity", p.Spec.PodAffinity, &out.pods},
+	} {
+		*a.to = labels.Everything()
+		if a.from == nil {
+			continue
+		}
+		sel, err := metav1.LabelSelectorAsSelector(a.from)
+		if err != nil {
+			return nil, fmt.Errorf("pool %q: %s: %w", p.Name, a.field, err)
+		}
+		*a.to = sel
+	}
+	return out, nil
+}
+
+func compileSubnet(ps v1alpha1.PoolSubnet) (s Subnet, err error) {
+	if s.Prefix, err = ParseCIDR(ps.CIDR); err != nil {
+		return s, fmt.Errorf("cidr: %w", err)
+	}
+	if ps.Gateway != "" {
+		if s.Gateway, err = parseAddr(ps.Gateway); err != nil {
+			return s, fmt.Errorf("gateway: %w", err)
+		}
+		if s.Gateway.Is4() != s.Prefix.Addr().Is4() {
+			return s, fmt.Errorf("gateway: %s is not of the family of %s", s.Gateway, s.Prefix)
+		}
+	}
+	included, err := parseRanges("ips", ps.IPs, s.Prefix)
+	if err != nil {
+		return s, err
+	}
+	excluded, err := parseRanges("excludeIPs", ps.ExcludeIPs, s.Prefix)
+	if err != nil {
+		return s, err
+	}
+	if len(included) == 0 {
+		included = usable(s.Prefix)
+		if s.Gateway.IsValid() {
+			excluded = normalize(append(excluded, Range{s.Gateway, s.Gateway}))
+		}
+	}
+	s.ranges = included.Subtract(excluded)
+	if s.Gateway.IsValid() && s.ranges.Contains(s.Gateway) {
+		return s, fmt.Errorf("gateway: %s is inside ips; exclude it", s.Gateway)
+	}
+	for i, r := range ps.Routes {
+		route, err := compileRoute(r, s)
+		if err != nil {
+			return s, fmt.Errorf("routes[%d].%w", i, err)
+		}
+		s.Routes = append(s.Routes, route)
+	}
+	return s, nil
+}
+
+func compileRoute(r v1alpha1.Route, s Subnet) (out Route, err error) {
+	if out.Dst, err = ParseCIDR(r.Dst); err != nil {
+		return out, fmt.Errorf("dst: %w", err)
+	}
+	out.GW = s.Gateway
+	if r.GW != "" {
+		if out.GW, err = parseAddr(r.GW); err != nil {
+			return out, fmt.Errorf("gw: %w", err)
+		}
+	}
+	if is4 := s.Prefix.Addr().Is4(); out.Dst.Addr().Is4() != is4 || out.GW.IsValid() && out.GW.Is4() != is4 {
+		return out, fmt.Errorf("dst: route %s via %s is not of the family of the subnet %s", out.Dst, out.GW, s.Prefix)
+	}
+	if !out.GW.IsValid() {
+		return out, fmt.Errorf("gw: route to %s has no gateway, nor has the subnet %s", out.Dst, s.Prefix)
+	}
+	return out, nil
+}
+
+// usable is the whole subnet but the addresses that no host may have: network and broadcast (RFC 1122 section 3.2.1.3; a /31 has
+// neither, RFC 3021) and the subnet-router anycast address (RFC 4291 section 2.6.1; a /127 does without, RFC 6164).
+func usable(p netip.Prefix) Ranges {
+	from, to := p.Addr(), last(p)
+	if p.Bits() >= p.Addr().BitLen()-1 {
+		return Ranges{{from, to}}
+	}
+	if p.Addr().Is4() {
+		return Ranges{{from.Next(), to.Prev()}}
+	}
+	return Ranges{{from.Next(), to}}
+}
+
+// Families that the pool has addresses of, IPv4 first.
+func (p *Pool) Families() []Family {
+	var out []Family
+	for _, f := range Families {
+		if len(p.ranges[f]) > 0 {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// Ranges of one family that the pool gives out.
+func (p *Pool) Ranges(f Family) Ranges { return p.ranges[f] }
+
+// Subnets of the pool.
+func (p *Pool) Subnets() []Subnet { return p.subnets }
+
+// Contains says whether the pool gives out a.
+func (p *Pool) Contains(a netip.Addr) bool { return p.ranges[FamilyOf(a)].Contains(a) }
+
+// SubnetOf an address.
+func (p *Pool) SubnetOf(a netip.Addr) (Subnet, bool) {
+	for _, s := range p.subnets {
+		if s.Prefix.Contains(a) {
+			return s, true
+		}
+	}
+	return Subnet{}, false
+}
