@@ -1,0 +1,42 @@
+// Package nad reads what a pod asks for, interface by interface: from its annotations, its namespace's annotations, and the
+// ipam section of the NetworkAttachmentDefinition. It is pure: no client, no clock.
+//
+// Which pools an interface uses is said in one of these places; the first that speaks of the interface counts:
+//
+//	pod annotation        berth.dev/ippools   by interface   "net1=zone-a,zone-b; net2=store"
+//	pod annotation        berth.dev/ippool    every one      "zone-a, zone-b"
+//	namespace annotation  berth.dev/ippool    every one      "zone-a, zone-b"
+//	NAD ipam section      ippools, ipv4, ipv6
+//	nowhere               the pools marked default
+//
+// The annotations take JSON as well, which names pools by family: {"ipv4":["zone-a"],"ipv6":["zone-a6"]}, and in a list by
+// interface [{"interface":"net1","ipv4":["zone-a"],"cleangateway":true}]. The annotations of Spiderpool are read too
+// (ipam.spidernet.io/ippool, /ippools, /routes, and default-ipv4-ippool, default-ipv6-ippool of the namespace). If both are
+// there the native ones count and the others are ignored, with a warning.
+//
+// Every error is the user's, names the annotation and its value, and says what to write.
+package nad
+
+// Annotations of pods; PoolAnnotation of namespaces as well.
+const (
+	PoolAnnotation     = "berth.dev/ippool"
+	PoolsAnnotation    = "berth.dev/ippools"
+	RoutesAnnotation   = "berth.dev/routes"
+	SteeringAnnotation = "berth.dev/steering"
+)
+
+// Annotations of Spiderpool that are read as they are.
+const (
+	spiderPool   = "ipam.spidernet.io/ippool"
+	spiderPools  = "ipam.spidernet.io/ippools"
+	spiderRoutes = "ipam.spidernet.io/routes"
+	// of namespaces
+	spiderIPv4 = "ipam.spidernet.io/default-ipv4-ippool"
+	spiderIPv6 = "ipam.spidernet.io/default-ipv6-ippool"
+)
+
+// Annotations of Multus (Kubernetes Network Custom Resource Definition De-facto Standard, section 4.1).
+const (
+	networksAnnotation       = "k8s.v1.cni.cncf.io/networks"
+	defaultNetworkAnnotation = "v1.multus-cni.io/default-network"
+)
