@@ -212,3 +212,19 @@ func join(as []netip.Addr) string {
 	}
 	return strings.Join(s, ", ")
 }
+
+// DefaultWants are the wants of an interface that names no pool: one address of each family that some default pool can serve
+// it with, be it from one dual-stack pool or from a pool for each family.
+func DefaultWants(pools []*Pool, t Target) []Want {
+	var out []Want
+	for _, f := range Families {
+		w := Want{Family: f}
+		if ok, _, _ := serving(pools, w, t); len(ok) > 0 {
+			out = append(out, w)
+		}
+	}
+	if len(out) == 0 {
+		return []Want{{}} // its plan says why none can serve
+	}
+	return out
+}

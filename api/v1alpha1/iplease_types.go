@@ -17,6 +17,24 @@ import (
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,shortName=ipl
+// +kubebuilder:selectablefield:JSONPath=`.spec.network`
+// +kubebuilder:selectablefield:JSONPath=`.spec.address`
+// +kubebuilder:selectablefield:JSONPath=`.spec.pool`
+// +kubebuilder:selectablefield:JSONPath=`.spec.phase`
+// +kubebuilder:printcolumn:name="Address",type=string,JSONPath=`.spec.address`
+// +kubebuilder:printcolumn:name="Pool",type=string,JSONPath=`.spec.pool`
+// +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.spec.phase`
+// +kubebuilder:printcolumn:name="Namespace",type=string,JSONPath=`.spec.holder.namespace`
+// +kubebuilder:printcolumn:name="Pod",type=string,JSONPath=`.spec.holder.pod`
+// +kubebuilder:printcolumn:name="Interface",type=string,JSONPath=`.spec.holder.interface`
+// +kubebuilder:printcolumn:name="Node",type=string,JSONPath=`.spec.holder.node`
+// +kubebuilder:printcolumn:name="Network",type=string,JSONPath=`.spec.network`,priority=1
+// +kubebuilder:printcolumn:name="MAC",type=string,JSONPath=`.spec.holder.mac`,priority=1
+// +kubebuilder:printcolumn:name="Parent",type=string,JSONPath=`.spec.holder.parent`,priority=1
+// +kubebuilder:printcolumn:name="Container",type=string,JSONPath=`.spec.holder.containerID`,priority=1
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule=`!isIP(self.spec.address) || self.metadata.name + '-' == self.spec.network + '.' + [(self.spec.address.contains('.') ? [self.spec.address] : self.spec.address.replace('::', ':*:').split(':').filter(g, g != ''))].map(gs, gs.map(g, g == '*' ? '0-0-0-0-0-0-0-0-'.substring(0, 2 * (9 - gs.size())) : g + '-').join(''))[0]`,messageExpression=`'the name of the lease of ' + self.spec.address + ' in network "' + self.spec.network + '" is ' + (self.spec.network + '.' + [(self.spec.address.contains('.') ? [self.spec.address] : self.spec.address.replace('::', ':*:').split(':').filter(g, g != ''))].map(gs, gs.map(g, g == '*' ? '0-0-0-0-0-0-0-0-'.substring(0, 2 * (9 - gs.size())) : g + '-').join(''))[0] + '$').replace('-$', '')`
+// +kubebuilder:validation:XValidation:rule=`self.spec.phase != 'Bound' || has(self.spec.holder)`,message=`a Bound lease needs a holder`,fieldPath=".spec.phase"
 type IPLease struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -27,10 +45,21 @@ type IPLease struct {
 // IPLeaseSpec is the whole state of a lease. It has no status, so that each change of state is one write.
 type IPLeaseSpec struct {
 	// Network is the L2 domain in which the address is unique.
+	//
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule=`self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')`,messageExpression=`'network "' + self + '" is not a DNS label (at most 63 characters of a-z, 0-9 and "-", no dot)'`
+	// +kubebuilder:validation:XValidation:rule=`self == oldSelf`,messageExpression=`'network cannot be changed (it is "' + oldSelf + '")'`
 	Network string `json:"network"`
 	// Address, in the usual text form (RFC 5952 for IPv6).
+	//
+	// +kubebuilder:validation:MaxLength=39
+	// +kubebuilder:validation:XValidation:rule=`isIP(self)`,messageExpression=`'address "' + self + '" is not an address'`
+	// +kubebuilder:validation:XValidation:rule=`!isIP(self) || ip.isCanonical(self)`,messageExpression=`[string(ip(self))].map(s, 'address ' + self + ' is not in its usual form; write ' + s)[0]`
+	// +kubebuilder:validation:XValidation:rule=`self == oldSelf`,messageExpression=`'address cannot be changed (it is ' + oldSelf + ')'`
 	Address string `json:"address"`
 	// Pool that gave the address.
+	//
+	// +kubebuilder:validation:MaxLength=63
 	Pool string `json:"pool,omitempty"`
 	// Phase of the lease, see the table at IPLease.
 	Phase LeasePhase `json:"phase"`

@@ -9,6 +9,19 @@ import (
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,shortName=ipp
 // +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Network",type=string,JSONPath=`.spec.network`
+// +kubebuilder:printcolumn:name="Subnets",type=string,JSONPath=`.status.subnets`
+// +kubebuilder:printcolumn:name="Free",type=string,JSONPath=`.status.free`
+// +kubebuilder:printcolumn:name="Total",type=string,JSONPath=`.status.total`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Default",type=boolean,JSONPath=`.spec.default`,priority=1
+// +kubebuilder:printcolumn:name="Disabled",type=boolean,JSONPath=`.spec.disabled`,priority=1
+// +kubebuilder:printcolumn:name="IPv4-Free",type=string,JSONPath=`.status.ipv4.free`,priority=1
+// +kubebuilder:printcolumn:name="IPv4-Bound",type=integer,JSONPath=`.status.ipv4.bound`,priority=1
+// +kubebuilder:printcolumn:name="IPv6-Free",type=string,JSONPath=`.status.ipv6.free`,priority=1
+// +kubebuilder:printcolumn:name="IPv6-Bound",type=integer,JSONPath=`.status.ipv6.bound`,priority=1
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule=`self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')`,messageExpression=`'metadata.name "' + self.metadata.name + '" is not a DNS label (at most 63 characters of a-z, 0-9 and "-", no dot): leases carry it as a label value'`
 type IPPool struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -23,16 +36,30 @@ type IPPoolSpec struct {
 	// so isolated networks may use the same CIDR.
 	//
 	// +kubebuilder:default=default
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule=`self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')`,messageExpression=`'network "' + self + '" is not a DNS label (at most 63 characters of a-z, 0-9 and "-", no dot): leases are named NETWORK.ADDRESS'`
+	// +kubebuilder:validation:XValidation:rule=`self == oldSelf`,messageExpression=`'network cannot be changed (it is "' + oldSelf + '"): leases are named after it; make another pool'`
 	Network string `json:"network,omitempty"`
 
 	// Subnets of the pool, of either family or both. A pod gets one address of each family that the pool has.
+	//
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=atomic
+	// +kubebuilder:validation:XValidation:rule=`self.all(a, !isCIDR(a.cidr) || self.filter(b, isCIDR(b.cidr) && cidr(a.cidr).containsCIDR(b.cidr)).size() == 1)`,messageExpression=`self.filter(a, isCIDR(a.cidr)).filter(a, self.filter(b, isCIDR(b.cidr) && cidr(a.cidr).containsCIDR(b.cidr)).size() > 1).map(a, 'subnet ' + a.cidr + ' overlaps ' + self.filter(b, isCIDR(b.cidr) && cidr(a.cidr).containsCIDR(b.cidr)).map(b, b.cidr).join(' and ') + ' of the same pool; merge them')[0]`
 	Subnets []PoolSubnet `json:"subnets"`
 
 	// NodeAffinity selects, by their labels, the nodes that the pool serves. Empty: all.
+	//
+	// +kubebuilder:validation:XValidation:rule=`!has(self.matchExpressions) || self.matchExpressions.all(e, e.operator in ['In', 'NotIn'] ? has(e.values) && e.values.size() > 0 : e.operator in ['Exists', 'DoesNotExist'] && (!has(e.values) || e.values.size() == 0))`,message=`nodeAffinity: operators are In and NotIn (with values), Exists and DoesNotExist (without values)`
 	NodeAffinity *metav1.LabelSelector `json:"nodeAffinity,omitempty"`
 	// NamespaceAffinity selects, by their labels, the namespaces that the pool serves. Empty: all.
+	//
+	// +kubebuilder:validation:XValidation:rule=`!has(self.matchExpressions) || self.matchExpressions.all(e, e.operator in ['In', 'NotIn'] ? has(e.values) && e.values.size() > 0 : e.operator in ['Exists', 'DoesNotExist'] && (!has(e.values) || e.values.size() == 0))`,message=`namespaceAffinity: operators are In and NotIn (with values), Exists and DoesNotExist (without values)`
 	NamespaceAffinity *metav1.LabelSelector `json:"namespaceAffinity,omitempty"`
 	// PodAffinity selects, by their labels, the pods that the pool serves. Empty: all.
+	//
+	// +kubebuilder:validation:XValidation:rule=`!has(self.matchExpressions) || self.matchExpressions.all(e, e.operator in ['In', 'NotIn'] ? has(e.values) && e.values.size() > 0 : e.operator in ['Exists', 'DoesNotExist'] && (!has(e.values) || e.values.size() == 0))`,message=`podAffinity: operators are In and NotIn (with values), Exists and DoesNotExist (without values)`
 	PodAffinity *metav1.LabelSelector `json:"podAffinity,omitempty"`
 
 	// Default pools serve the pods that name no pool.
@@ -60,25 +87,68 @@ const (
 )
 
 // PoolSubnet is one CIDR of a pool and the part of it that is given out.
+//
+// +kubebuilder:validation:XValidation:rule=`!isCIDR(self.cidr) || !has(self.ips) || self.ips.all(e, e.split('-', 3).all(a, isIP(a) ? cidr(self.cidr).containsIP(a) : !isCIDR(a) || cidr(self.cidr).containsCIDR(a)))`,messageExpression=`'ips ' + self.ips.filter(e, !e.split('-', 3).all(a, isIP(a) ? cidr(self.cidr).containsIP(a) : !isCIDR(a) || cidr(self.cidr).containsCIDR(a))).map(e, '"' + e + '"').join(', ') + ' is not inside the subnet ' + self.cidr`,fieldPath=".ips"
+// +kubebuilder:validation:XValidation:rule=`!isCIDR(self.cidr) || !has(self.excludeIPs) || self.excludeIPs.all(e, e.split('-', 3).all(a, isIP(a) ? cidr(self.cidr).containsIP(a) : !isCIDR(a) || cidr(self.cidr).containsCIDR(a)))`,messageExpression=`'excludeIPs ' + self.excludeIPs.filter(e, !e.split('-', 3).all(a, isIP(a) ? cidr(self.cidr).containsIP(a) : !isCIDR(a) || cidr(self.cidr).containsCIDR(a))).map(e, '"' + e + '"').join(', ') + ' is not inside the subnet ' + self.cidr`,fieldPath=".excludeIPs"
+// +kubebuilder:validation:XValidation:rule=`!isCIDR(self.cidr) || !has(self.gateway) || !isIP(self.gateway) || cidr(self.cidr).containsIP(self.gateway) || (cidr(self.cidr).ip().family() == 6 && ip(self.gateway).family() == 6 && ip(self.gateway).isLinkLocalUnicast())`,messageExpression=`'gateway ' + self.gateway + ' is not inside the subnet ' + self.cidr + (cidr(self.cidr).ip().family() == 6 ? ' (nor link-local, fe80::/10)' : '')`,fieldPath=".gateway"
+// +kubebuilder:validation:XValidation:rule=`!isCIDR(self.cidr) || !has(self.gateway) || !isIP(self.gateway) || cidr(self.cidr).ip().family() == 6 || cidr(self.cidr).prefixLength() > 30 || cidr(self.cidr).masked().ip() != ip(self.gateway)`,messageExpression=`'gateway ' + self.gateway + ' is the network address of ' + self.cidr`,fieldPath=".gateway"
+// +kubebuilder:validation:XValidation:rule=`!has(self.gateway) || !isIP(self.gateway) || !has(self.ips) || !self.ips.exists(e, (isIP(e) ? ip(e) == ip(self.gateway) : isCIDR(e) ? cidr(e).containsIP(self.gateway) : e.split('-', 3).size() == 2 && e.split('-', 3).all(a, isIP(a) && ip(a).family() == ip(self.gateway).family()) && [e.split('-', 3)[0], self.gateway, e.split('-', 3)[1]].map(a, a.lowerAscii().replace('.', ':').replace('::', ':*:').split(':', 11).filter(g, g != '').map(g, g == '*' ? '00000000000000000000000000000000'.substring(0, 4 * (9 - a.lowerAscii().replace('.', ':').replace('::', ':*:').split(':', 11).filter(h, h != '').size())) : '0000'.substring(g.size()) + g).join('')).isSorted())) || (has(self.excludeIPs) && self.excludeIPs.exists(e, (isIP(e) ? ip(e) == ip(self.gateway) : isCIDR(e) ? cidr(e).containsIP(self.gateway) : e.split('-', 3).size() == 2 && e.split('-', 3).all(a, isIP(a) && ip(a).family() == ip(self.gateway).family()) && [e.split('-', 3)[0], self.gateway, e.split('-', 3)[1]].map(a, a.lowerAscii().replace('.', ':').replace('::', ':*:').split(':', 11).filter(g, g != '').map(g, g == '*' ? '00000000000000000000000000000000'.substring(0, 4 * (9 - a.lowerAscii().replace('.', ':').replace('::', ':*:').split(':', 11).filter(h, h != '').size())) : '0000'.substring(g.size()) + g).join('')).isSorted())))`,messageExpression=`'gateway ' + self.gateway + ' is inside the ips to give out; add it to excludeIPs'`,fieldPath=".gateway"
+// +kubebuilder:validation:XValidation:rule=`!isCIDR(self.cidr) || !has(self.routes) || self.routes.all(r, !isCIDR(r.dst) || cidr(r.dst).ip().family() == cidr(self.cidr).ip().family())`,messageExpression=`'route to ' + self.routes.filter(r, isCIDR(r.dst) && cidr(r.dst).ip().family() != cidr(self.cidr).ip().family()).map(r, r.dst).join(', ') + ' is of another family than the subnet ' + self.cidr`,fieldPath=".routes"
+// +kubebuilder:validation:XValidation:rule=`!isCIDR(self.cidr) || !has(self.routes) || self.routes.all(r, !has(r.gw) || !isIP(r.gw) || cidr(self.cidr).containsIP(r.gw) || (cidr(self.cidr).ip().family() == 6 && ip(r.gw).family() == 6 && ip(r.gw).isLinkLocalUnicast()))`,messageExpression=`'route gw ' + self.routes.filter(r, has(r.gw) && isIP(r.gw) && !cidr(self.cidr).containsIP(r.gw)).map(r, r.gw).join(', ') + ' is not inside the subnet ' + self.cidr`,fieldPath=".routes"
+// +kubebuilder:validation:XValidation:rule=`has(self.gateway) || !has(self.routes) || self.routes.all(r, has(r.gw))`,messageExpression=`'route to ' + self.routes.filter(r, !has(r.gw)).map(r, r.dst).join(', ') + ' has no gw, and the subnet has no gateway; set one of them'`,fieldPath=".routes"
 type PoolSubnet struct {
 	// CIDR of the subnet, without host bits, e.g. "10.6.0.0/16". Its length is the prefix length on the pod's interface.
+	//
+	// +kubebuilder:validation:MaxLength=43
+	// +kubebuilder:validation:XValidation:rule=`isCIDR(self)`,messageExpression=`'cidr "' + self + '" is not ADDRESS/LENGTH, e.g. 10.6.0.0/16 or 2001:db8::/64'`
+	// +kubebuilder:validation:XValidation:rule=`!isCIDR(self) || cidr(self) == cidr(self).masked()`,messageExpression=`[string(cidr(self).masked())].map(s, 'cidr ' + self + ' has host bits; write ' + s)[0]`
+	// +kubebuilder:validation:XValidation:rule=`!isCIDR(self) || cidr(self).ip().isGlobalUnicast() || (cidr(self).ip().family() == 4 && cidr(self).ip().isLinkLocalUnicast())`,messageExpression=`'cidr ' + self + ' is not a range of unicast addresses that can be routed to a pod'`
 	CIDR string `json:"cidr"`
 	// IPs are the addresses to give out: single addresses, ranges "FIRST-LAST", or CIDRs (whole, every address of it).
 	// Empty: the whole subnet but its network, broadcast (IPv4) or subnet-router anycast (IPv6) address and the gateway.
+	//
+	// +kubebuilder:validation:MaxItems=128
+	// +listType=atomic
+	// +kubebuilder:validation:items:MaxLength=79
+	// +kubebuilder:validation:items:XValidation:rule=`isIP(self) || isCIDR(self) || (self.split('-', 3).size() == 2 && self.split('-', 3).all(a, isIP(a)))`,messageExpression=`'ips entry "' + self + '" is not an address, FIRST-LAST or a CIDR, e.g. 10.6.1.7, 10.6.1.10-10.6.1.20 or 10.6.2.0/24'`
+	// +kubebuilder:validation:items:XValidation:rule=`!isCIDR(self) || cidr(self) == cidr(self).masked()`,messageExpression=`[string(cidr(self).masked())].map(s, 'ips entry ' + self + ' has host bits; write ' + s)[0]`
+	// +kubebuilder:validation:items:XValidation:rule=`self.split('-', 3).size() != 2 || !self.split('-', 3).all(a, isIP(a)) || ip(self.split('-', 3)[0]).family() == ip(self.split('-', 3)[1]).family()`,messageExpression=`'ips entry ' + self + ' mixes IPv4 and IPv6'`
+	// +kubebuilder:validation:items:XValidation:rule=`self.split('-', 3).size() != 2 || !self.split('-', 3).all(a, isIP(a)) || ip(self.split('-', 3)[0]).family() != ip(self.split('-', 3)[1]).family() || self.split('-', 3).map(a, a.lowerAscii().replace('.', ':').replace('::', ':*:').split(':', 11).filter(g, g != '').map(g, g == '*' ? '00000000000000000000000000000000'.substring(0, 4 * (9 - a.lowerAscii().replace('.', ':').replace('::', ':*:').split(':', 11).filter(h, h != '').size())) : '0000'.substring(g.size()) + g).join('')).isSorted()`,messageExpression=`'ips entry ' + self + ' is reversed; write ' + self.split('-', 3)[1] + '-' + self.split('-', 3)[0]`
 	IPs []string `json:"ips,omitempty"`
 	// ExcludeIPs are never given out; same forms as IPs.
+	//
+	// +kubebuilder:validation:MaxItems=128
+	// +listType=atomic
+	// +kubebuilder:validation:items:MaxLength=79
+	// +kubebuilder:validation:items:XValidation:rule=`isIP(self) || isCIDR(self) || (self.split('-', 3).size() == 2 && self.split('-', 3).all(a, isIP(a)))`,messageExpression=`'excludeIPs entry "' + self + '" is not an address, FIRST-LAST or a CIDR, e.g. 10.6.1.7, 10.6.1.10-10.6.1.20 or 10.6.2.0/24'`
+	// +kubebuilder:validation:items:XValidation:rule=`!isCIDR(self) || cidr(self) == cidr(self).masked()`,messageExpression=`[string(cidr(self).masked())].map(s, 'excludeIPs entry ' + self + ' has host bits; write ' + s)[0]`
+	// +kubebuilder:validation:items:XValidation:rule=`self.split('-', 3).size() != 2 || !self.split('-', 3).all(a, isIP(a)) || ip(self.split('-', 3)[0]).family() == ip(self.split('-', 3)[1]).family()`,messageExpression=`'excludeIPs entry ' + self + ' mixes IPv4 and IPv6'`
+	// +kubebuilder:validation:items:XValidation:rule=`self.split('-', 3).size() != 2 || !self.split('-', 3).all(a, isIP(a)) || ip(self.split('-', 3)[0]).family() != ip(self.split('-', 3)[1]).family() || self.split('-', 3).map(a, a.lowerAscii().replace('.', ':').replace('::', ':*:').split(':', 11).filter(g, g != '').map(g, g == '*' ? '00000000000000000000000000000000'.substring(0, 4 * (9 - a.lowerAscii().replace('.', ':').replace('::', ':*:').split(':', 11).filter(h, h != '').size())) : '0000'.substring(g.size()) + g).join('')).isSorted()`,messageExpression=`'excludeIPs entry ' + self + ' is reversed; write ' + self.split('-', 3)[1] + '-' + self.split('-', 3)[0]`
 	ExcludeIPs []string `json:"excludeIPs,omitempty"`
 	// Gateway of the subnet.
+	//
+	// +kubebuilder:validation:MaxLength=39
+	// +kubebuilder:validation:XValidation:rule=`isIP(self)`,messageExpression=`'gateway "' + self + '" is not an address'`
 	Gateway string `json:"gateway,omitempty"`
 	// Routes given to the pod with an address of this subnet.
+	//
+	// +kubebuilder:validation:MaxItems=64
+	// +listType=atomic
 	Routes []Route `json:"routes,omitempty"`
 }
 
 // Route is a route in the pod.
 type Route struct {
 	// Dst is a CIDR of the subnet's family.
+	//
+	// +kubebuilder:validation:MaxLength=43
+	// +kubebuilder:validation:XValidation:rule=`isCIDR(self)`,messageExpression=`'route dst "' + self + '" is not ADDRESS/LENGTH, e.g. 172.16.0.0/12, or 0.0.0.0/0 for the default route'`
+	// +kubebuilder:validation:XValidation:rule=`!isCIDR(self) || cidr(self) == cidr(self).masked()`,messageExpression=`[string(cidr(self).masked())].map(s, 'route dst ' + self + ' has host bits; write ' + s)[0]`
 	Dst string `json:"dst"`
 	// GW is the next hop. Empty: the subnet's gateway.
+	//
+	// +kubebuilder:validation:MaxLength=39
+	// +kubebuilder:validation:XValidation:rule=`isIP(self)`,messageExpression=`'route gw "' + self + '" is not an address'`
 	GW string `json:"gw,omitempty"`
 }
 

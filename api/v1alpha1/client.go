@@ -1,0 +1,38 @@
+package v1alpha1
+
+import (
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/gentype"
+	"k8s.io/client-go/rest"
+)
+
+// PoolClient and LeaseClient are typed clients of the API server.
+type (
+	PoolClient  = gentype.ClientWithList[*IPPool, *IPPoolList]
+	LeaseClient = gentype.ClientWithList[*IPLease, *IPLeaseList]
+)
+
+// NewClients for the kinds of this package, over one connection.
+func NewClients(cfg *rest.Config) (*PoolClient, *LeaseClient, error) {
+	scheme := runtime.NewScheme()
+	if err := AddToScheme(scheme); err != nil {
+		return nil, nil, err
+	}
+	cfg = rest.CopyConfig(cfg)
+	cfg.APIPath = "/apis"
+	cfg.GroupVersion = &GroupVersion
+	cfg.ContentType = runtime.ContentTypeJSON // custom resources have no protobuf
+	cfg.AcceptContentTypes = runtime.ContentTypeJSON
+	cfg.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	c, err := rest.RESTClientFor(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	params := runtime.NewParameterCodec(scheme)
+	pools := gentype.NewClientWithList("ippools", c, params, "",
+		func() *IPPool { return &IPPool{} }, func() *IPPoolList { return &IPPoolList{} })
+	leases := gentype.NewClientWithList("ipleases", c, params, "",
+		func() *IPLease { return &IPLease{} }, func() *IPLeaseList { return &IPLeaseList{} })
+	return pools, leases, nil
+}

@@ -1,0 +1,297 @@
+package store
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
+
+	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/ipam"
+)
+
+// index is what this node knows of leases: those of the watched pools, those that it wrote, and those that it met. It is a hint
+// for choosing; the API server's word on each write is what counts.
+type index struct {
+	node string
+
+	mu       sync.Mutex
+	leases   map[string]*v1alpha1.IPLease // by name; the objects are never changed in place
+	pools    map[string]*space            // watched pools, by name
+	inFlight map[string]bool              // names of leases that this node is claiming right now
+	own      map[string]map[string]bool   // by pod UID and interface, or container ID and interface: names of leases of this node
+}
+
+// space of one pool, by family.
+type space struct {
+	pool     *ipam.Pool
+	families map[ipam.Family]*ipam.Space
+}
+
+func newIndex(node string) *index {
+	return &index{
+		node:     node,
+		leases:   map[string]*v1alpha1.IPLease{},
+		pools:    map[string]*space{},
+		inFlight: map[string]bool{},
+		own:      map[string]map[string]bool{},
+	}
+}
+
+// setPool makes or replaces the spaces of a pool, and fills them with the leases known.
+func (x *index) setPool(p *ipam.Pool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	s := &space{pool: p, families: map[ipam.Family]*ipam.Space{}}
+	for _, f := range p.Families() {
+		s.families[f] = ipam.NewSpace(p.Ranges(f))
+	}
+	x.pools[p.Name] = s
+	for name, l := range x.leases {
+		if l.Spec.Network == p.Network {
+			s.put(name, l, x.inFlight[name])
+		}
+	}
+	for name := range x.inFlight {
+		if network, a, err := ipam.ParseLeaseName(name); err == nil && network == p.Network {
+			s.take(a)
+		}
+	}
+}
+
+// dropPool forgets a pool and its leases, but for those that this node holds.
+func (x *index) dropPool(name string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.pools, name)
+	for n, l := range x.leases {
+		if l.Spec.Pool == name && !x.holds(l) {
+			x.remove(n)
+		}
+	}
+}
+
+// put takes note of a lease, unless a newer version is known.
+func (x *index) put(l *v1alpha1.IPLease) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if old := x.leases[l.Name]; old != nil {
+		if !newer(l.ResourceVersion, old.ResourceVersion) {
+			return
+		}
+		x.disown(old)
+	}
+	x.leases[l.Name] = l
+	if x.holds(l) {
+		for _, k := range ownKeys(l.Spec.Holder) {
+			if x.own[k] == nil {
+				x.own[k] = map[string]bool{}
+			}
+			x.own[k][l.Name] = true
+		}
+	}
+	x.refresh(l.Name)
+}
+
+// deleted takes note that the lease was deleted at this resource version, or left the watch of pool because another pool gave it.
+func (x *index) deleted(pool string, l *v1alpha1.IPLease) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	old := x.leases[l.Name]
+	if old == nil || old.Spec.Pool != pool || newer(old.ResourceVersion, l.ResourceVersion) {
+		return
+	}
+	x.remove(l.Name)
+}
+
+func (x *index) remove(name string) {
+	if l := x.leases[name]; l != nil {
+		x.disown(l)
+		delete(x.leases, name)
+		x.refreshAs(name, l.Spec.Network)
+	}
+}
+
+func (x *index) disown(l *v1alpha1.IPLease) {
+	if l.Spec.Holder == nil {
+		return
+	}
+	for _, k := range ownKeys(l.Spec.Holder) {
+		delete(x.own[k], l.Name)
+		if len(x.own[k]) == 0 {
+			delete(x.own, k)
+		}
+	}
+}
+
+// refresh brings the spaces in step with what is known of a lease.
+func (x *index) refresh(name string) {
+	network, _, _ := strings.Cut(name, ".")
+	x.refreshAs(name, network)
+}
+
+func (x *index) refreshAs(name, network string) {
+	l := x.leases[name]
+	for _, s := range x.pools {
+		if s.pool.Network != network {
+			continue
+		}
+		if l == nil && !x.inFlight[name] {
+			if _, a, err := ipam.ParseLeaseName(name); err == nil {
+				s.family(a).Forget(a)
+			}
+			continue
+		}
+		s.put(name, l, x.inFlight[name])
+	}
+}
+
+// begin chooses an address of the pool and marks it as in flight. lease is the free lease to update, nil if one is to be created.
+func (x *index) begin(pool string, f ipam.Family, seed uint64) (a netip.Addr, lease *v1alpha1.IPLease, ok bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	s := x.pools[pool]
+	if s == nil || s.families[f] == nil {
+		return a, nil, false
+	}
+	if a, ok = s.families[f].Next(seed); !ok {
+		return a, nil, false
+	}
+	name := ipam.LeaseName(s.pool.Network, a)
+	x.inFlight[name] = true
+	x.refresh(name)
+	return a, x.leases[name], true
+}
+
+// beginAt marks one address as in flight; false if it is already.
+func (x *index) beginAt(name string) (*v1alpha1.IPLease, bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.inFlight[name] {
+		return nil, false
+	}
+	x.inFlight[name] = true
+	x.refresh(name)
+	return x.leases[name], true
+}
+
+// end of what begin began.
+func (x *index) end(name string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.inFlight, name)
+	x.refresh(name)
+}
+
+// forget a lease that turned out not to exist.
+func (x *index) forget(name string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.remove(name)
+}
+
+// replace takes a complete list of the leases of a pool, read at this resource version.
+func (x *index) replace(pool, version string, list []v1alpha1.IPLease) {
+	listed := make(map[string]bool, len(list))
+	for i := range list {
+		listed[list[i].Name] = true
+		x.put(trim(&list[i]))
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for name, l := range x.leases {
+		gone := l.Spec.Pool == pool && !listed[name] && !newer(l.ResourceVersion, version)
+		// Leases of pools that are not watched were met on the way; nothing tells of their end, so meet them again.
+		met := x.pools[l.Spec.Pool] == nil && !x.holds(l)
+		if gone || met {
+			x.remove(name)
+		}
+	}
+}
+
+// held returns the bound leases of this node under a key of ownKeys, IPv4 first.
+func (x *index) held(key string) []*v1alpha1.IPLease {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var out []*v1alpha1.IPLease
+	for name := range x.own[key] {
+		out = append(out, x.leases[name])
+	}
+	slices.SortFunc(out, byAddress)
+	return out
+}
+
+// bound returns all bound leases of this node.
+func (x *index) bound() []*v1alpha1.IPLease {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var out []*v1alpha1.IPLease
+	for _, l := range x.leases {
+		if x.holds(l) {
+			out = append(out, l)
+		}
+	}
+	slices.SortFunc(out, byAddress)
+	return out
+}
+
+// count of the addresses of a pool's family.
+func (x *index) count(pool string, f ipam.Family) (free, total uint64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if s := x.pools[pool]; s != nil && s.families[f] != nil {
+		return s.families[f].Free(), s.families[f].Total()
+	}
+	return 0, 0
+}
+
+func (x *index) holds(l *v1alpha1.IPLease) bool {
+	return l.Spec.Phase == v1alpha1.LeaseBound && l.Spec.Holder != nil && l.Spec.Holder.Node == x.node
+}
+
+func (s *space) family(a netip.Addr) *ipam.Space {
+	if f := s.families[ipam.FamilyOf(a)]; f != nil {
+		return f
+	}
+	return ipam.NewSpace(nil)
+}
+
+func (s *space) take(a netip.Addr) { s.family(a).Put(a, v1alpha1.LeaseBound, time.Time{}) }
+
+func (s *space) put(name string, l *v1alpha1.IPLease, inFlight bool) {
+	_, a, err := ipam.ParseLeaseName(name)
+	switch {
+	case err != nil:
+	case inFlight:
+		s.take(a)
+	default:
+		var at time.Time
+		if l.Spec.ReleasedAt != nil {
+			at = l.Spec.ReleasedAt.Time
+		}
+		s.family(a).Put(a, l.Spec.Phase, at)
+	}
+}
+
+// The keys of own: interfaces of pods and of sandboxes.
+func podKey(uid types.UID, ifName string) string   { return "pod/" + string(uid) + "/" + ifName }
+func sandboxKey(containerID, ifName string) string { return "sandbox/" + containerID + "/" + ifName }
+func ownKeys(h *v1alpha1.LeaseHolder) []string {
+	return []string{podKey(h.UID, h.Interface), sandboxKey(h.ContainerID, h.Interface)}
+}
+
+func byAddress(a, b *v1alpha1.IPLease) int {
+	x, _ := netip.ParseAddr(a.Spec.Address)
+	y, _ := netip.ParseAddr(b.Spec.Address)
+	return x.Compare(y)
+}
+
+// newer compares resource versions, which are ordered (KEP-5504); versions that are not numbers count as newer.
+func newer(a, b string) bool {
+	c, err := resourceversion.CompareResourceVersion(a, b)
+	return err != nil || c > 0
+}
