@@ -1,0 +1,4 @@
+// Command testapp is the application of the lab's tests.
+package main
+
+func main() { select {} }

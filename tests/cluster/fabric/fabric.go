@@ -1,0 +1,114 @@
+// Package fabric makes a lab's network namespaces and links, and removes them.
+package fabric
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/berthdev/berth/tests/cluster/topology"
+)
+
+// Up makes namespaces and links. What exists already is an error: a lab that
+// was left half-way must go down first.
+func Up(t *topology.Topology) error {
+	for _, ns := range t.Namespaces() {
+		if err := ip("", "netns", "add", ns); err != nil {
+			return err
+		}
+	}
+	for _, s := range t.Sysctls() {
+		if err := run("", "ip", "netns", "exec", s.Namespace, "sh", "-c", fmt.Sprintf("echo %s > /proc/sys/%s", s.Value, s.Path)); err != nil {
+			return err
+		}
+	}
+	for _, b := range t.Links() {
+		if err := batch(b); err != nil {
+			return err
+		}
+	}
+	for _, n := range t.Nodes {
+		if err := run(t.Masquerade(), "ip", "netns", "exec", t.Namespace(n.Name), "nft", "-f", "-"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Down removes what Up made, as far as it is there.
+func Down(t *topology.Topology) error {
+	var errs []error
+	// The other end may be in a namespace that ends later, and asynchronously.
+	if _, err := net.InterfaceByName(t.RootLink()); err == nil {
+		errs = append(errs, ip("", "link", "del", t.RootLink()))
+	}
+	for _, ns := range t.Namespaces() {
+		if _, err := os.Stat(filepath.Join("/run/netns", ns)); err == nil {
+			errs = append(errs, ip("", "netns", "del", ns))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Present reports whether any of the lab's namespaces or links are there.
+func Present(t *topology.Topology) bool {
+	for _, ns := range t.Namespaces() {
+		if _, err := os.Stat(filepath.Join("/run/netns", ns)); err == nil {
+			return true
+		}
+	}
+	_, err := net.InterfaceByName(t.RootLink())
+	return err == nil
+}
+
+// FreeSlot finds a management range that no link of the root namespace is in,
+// the highest first, for low ones are likelier in use beyond the machine.
+func FreeSlot(name string) (int, error) {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return 0, err
+	}
+	for slot := 255; slot >= 0; slot-- {
+		t, err := topology.New(name, slot)
+		if err != nil {
+			return 0, err
+		}
+		used := false
+		for _, a := range addrs {
+			_, n, err := net.ParseCIDR(a.String())
+			if err != nil {
+				continue
+			}
+			used = used || n.Contains(t.API4.AsSlice()) || n.Contains(t.API6.AsSlice())
+		}
+		if !used {
+			return slot, nil
+		}
+	}
+	return 0, errors.New("every range in 172.30.0.0/16 is in use on this machine; take down the labs that are not needed")
+}
+
+func batch(b topology.Batch) error {
+	args := []string{"-batch", "-"}
+	if b.Namespace != "" {
+		args = append([]string{"-n", b.Namespace}, args...)
+	}
+	return run(strings.Join(b.Lines, "\n")+"\n", "ip", args...)
+}
+
+func ip(input string, args ...string) error { return run(input, "ip", args...) }
+
+func run(input, name string, args ...string) error {
+	cmd := exec.Command(name, args...)
+	cmd.Stdin = strings.NewReader(input)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, bytes.TrimSpace(out))
+	}
+	return nil
+}

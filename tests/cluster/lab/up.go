@@ -1,0 +1,185 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/berthdev/berth/tests/cluster/build"
+	"github.com/berthdev/berth/tests/cluster/fabric"
+	"github.com/berthdev/berth/tests/cluster/node"
+	"github.com/berthdev/berth/tests/cluster/proc"
+)
+
+// Up brings the lab up and returns when nodes and DNS are ready.
+func (l *Lab) Up(ctx context.Context, proxyMode string) error {
+	switch proxyMode {
+	case "nftables", "iptables", "none":
+	default:
+		return fmt.Errorf("proxy mode %q: want nftables, iptables or none", proxyMode)
+	}
+	unlock, err := l.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+
+	switch err := l.load(); {
+	case err == nil:
+		return l.alreadyUp(ctx, proxyMode)
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	start := time.Now()
+	if l.spec.Slot, err = fabric.FreeSlot(l.Name); err != nil {
+		return err
+	}
+	l.spec.ProxyMode = proxyMode
+	if err := l.plan(); err != nil {
+		return err
+	}
+	if fabric.Present(l.topo) {
+		return fmt.Errorf("lab %q: its namespaces or links exist already, of a lab in another --dir or half removed: "+
+			"take that down with its --dir, or use another --name", l.Name)
+	}
+	if err := l.save(); err != nil {
+		return err
+	}
+	if err := l.up(ctx); err != nil {
+		return fmt.Errorf("%w\n(what is up stays up to be looked at, logs are in %s; `lab down` removes it)", err, l.logs())
+	}
+	l.Say("lab %q is up after %.0f s: nodes node-a (zone a) and node-b (zone b)", l.Name, time.Since(start).Seconds())
+	return nil
+}
+
+func (l *Lab) save() error {
+	if err := os.MkdirAll(l.state(), 0o755); err != nil {
+		return err
+	}
+	b, err := json.Marshal(l.spec)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(l.specFile(), b, 0o644)
+}
+
+// alreadyUp says so, or what a lab that is not lacks.
+func (l *Lab) alreadyUp(ctx context.Context, proxyMode string) error {
+	if l.spec.ProxyMode != proxyMode {
+		return fmt.Errorf("lab %q is up with proxy mode %s, not %s: run `lab down` first", l.Name, l.spec.ProxyMode, proxyMode)
+	}
+	for _, p := range l.table.All() {
+		if !p.Alive() {
+			return fmt.Errorf("lab %q is half up: %s (pid %d) has ended: run `lab down`, then `lab up`; the last lines of %s:\n%s",
+				l.Name, p.Name, p.PID, p.Log, proc.Tail(p.Log, 10))
+		}
+	}
+	if len(l.table.All()) == 0 || !l.controlPlane().Healthy(ctx) {
+		return fmt.Errorf("lab %q is half up: its API server does not answer: run `lab down`, then `lab up`", l.Name)
+	}
+	if err := l.waitReady(ctx); err != nil {
+		return err
+	}
+	l.Say("lab %q is up already, and healthy", l.Name)
+	return nil
+}
+
+func (l *Lab) up(ctx context.Context) error {
+	l.Say("network: zones a (10.6.0.0/16, fd00:6::/64) and b (10.7.0.0/16, fd00:7::/64), management %s", l.topo.Mgmt4)
+	if err := fabric.Up(l.topo); err != nil {
+		return fmt.Errorf("network: %w", err)
+	}
+	cp := l.controlPlane()
+	l.Say("certificates")
+	ca, err := cp.Certificates()
+	if err != nil {
+		return fmt.Errorf("certificates: %w", err)
+	}
+	l.Say("etcd and kube-apiserver at %s", cp.Server())
+	if err := cp.StartAPI(l.table); err != nil {
+		return err
+	}
+	nodes := l.nodes()
+	for _, n := range nodes {
+		l.Say("%s: namespaces and containerd, zone %s, eth0 %s", n.Name, n.Zone.Name, n.Under4)
+		if err := n.Hold(l.table); err != nil {
+			return err
+		}
+		if err := n.StartRuntime(ctx, l.table); err != nil {
+			return err
+		}
+	}
+	l.Say("images into both nodes")
+	if err := each(nodes, func(n *node.Node) error {
+		for _, a := range build.Archives(l.Dir) {
+			if err := n.Load(a); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	if err := cp.WaitReady(ctx, l.table); err != nil {
+		return err
+	}
+	l.Say("kube-controller-manager and kube-scheduler")
+	if err := cp.StartControllers(l.table); err != nil {
+		return err
+	}
+	if err := l.kubectl().Apply(ctx, l.topo, "nodes"); err != nil {
+		return err
+	}
+	for _, n := range nodes {
+		l.Say("%s: kubelet, kube-proxy (%s)", n.Name, n.ProxyMode)
+		if err := n.Join(l.table, ca); err != nil {
+			return err
+		}
+	}
+	l.Say("Multus and CoreDNS")
+	if err := l.kubectl().Apply(ctx, l.topo, "network-attachment-definition", "multus", "coredns"); err != nil {
+		return err
+	}
+	return l.waitReady(ctx)
+}
+
+// waitReady waits for the nodes and for DNS.
+func (l *Lab) waitReady(ctx context.Context) error {
+	k := l.kubectl()
+	if _, err := k.Run(ctx, "", "wait", "--for=condition=Ready", "node", "--all", "--timeout=60s"); err != nil {
+		return fmt.Errorf("nodes not ready: %w\n%s", err, l.tails("node-a-kubelet", "node-b-kubelet", "node-a-containerd"))
+	}
+	l.Say("nodes are ready")
+	if _, err := k.Run(ctx, "", "rollout", "status", "-n", "kube-system", "deployment/coredns", "--timeout=60s"); err != nil {
+		pods, _ := k.Run(ctx, "", "describe", "pods", "-n", "kube-system", "-l", "k8s-app=kube-dns")
+		return fmt.Errorf("DNS not ready: %w\n%s\n%s", err, pods, l.tails("kube-controller-manager", "node-a-kubelet", "node-b-kubelet"))
+	}
+	l.Say("DNS is ready")
+	return nil
+}
+
+func (l *Lab) tails(names ...string) string {
+	var s string
+	for _, n := range names {
+		f := filepath.Join(l.logs(), n+".log")
+		s += fmt.Sprintf("--- the last lines of %s\n%s\n", f, proc.Tail(f, 8))
+	}
+	return s
+}
+
+// each runs f for all nodes at once.
+func each(nodes []*node.Node, f func(*node.Node) error) error {
+	errs := make([]error, len(nodes))
+	var wg sync.WaitGroup
+	for i, n := range nodes {
+		wg.Go(func() { errs[i] = f(n) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}

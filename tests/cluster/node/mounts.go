@@ -1,0 +1,82 @@
+package node
+
+import (
+	"fmt"
+	"strings"
+)
+
+// binds are the places of a node that have a directory of their own on the
+// machine's disk. What is not here but in /run, /etc, /opt or /var is private
+// to the node as well, in memory.
+var binds = map[string]string{
+	"cni-bin":        "/opt/cni/bin",
+	"cni-conf":       "/etc/cni",
+	"kubelet":        "/var/lib/kubelet",
+	"containerd":     "/var/lib/containerd",
+	"cni-state":      "/var/lib/cni",
+	"berth":          "/var/lib/berth",
+	"pod-logs":       "/var/log/pods",
+	"container-logs": "/var/log/containers",
+}
+
+// machineSysctls are settings of the whole machine that a kubelet writes, with
+// the values it wants. On the node a plain file covers each, so that the lab
+// leaves the machine as it is.
+var machineSysctls = map[string]string{
+	"vm/overcommit_memory":      "1",
+	"vm/panic_on_oom":           "0",
+	"kernel/panic":              "10",
+	"kernel/panic_on_oops":      "1",
+	"kernel/keys/root_maxkeys":  "1000000",
+	"kernel/keys/root_maxbytes": "25000000",
+}
+
+func (n *Node) directories() []string {
+	var out []string
+	for d := range binds {
+		out = append(out, d)
+	}
+	return out
+}
+
+// mountScript makes the machine's file system look like one of the node's own.
+// It runs inside the new namespaces.
+func (n *Node) mountScript() string {
+	var b strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	line("hostname %s", n.Name)
+	line("mount --make-rprivate /")
+	line("mount -t proc proc /proc")
+	line("mount -t tmpfs -o mode=755 tmpfs /run")
+	line("mkdir -p /run/lock /run/netns /run/lab/node /run/lab/cgroup /run/lab/sysctl")
+	line("mount --bind '%s' /run/lab/node", n.Dir)
+
+	// A sysfs shows the links of the network namespace it was mounted in. The
+	// cgroups below the machine's must come along.
+	line("mount --rbind /sys/fs/cgroup /run/lab/cgroup")
+	line("mount -t sysfs sysfs /sys")
+	line("mount --rbind /run/lab/cgroup /sys/fs/cgroup")
+	line("umount -R /run/lab/cgroup")
+	line("mount -t bpf bpf /sys/fs/bpf")
+	line("mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null || true")
+	line("mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null || true")
+
+	// The upper directories are in memory and not in n.Dir, since that may lie
+	// below one of the lower ones.
+	for _, d := range []string{"etc", "opt", "var"} {
+		line("mkdir -p /run/lab/overlay/%[1]s/upper /run/lab/overlay/%[1]s/work", d)
+		line("mount -t overlay overlay -o lowerdir=/%[1]s,upperdir=/run/lab/overlay/%[1]s/upper,workdir=/run/lab/overlay/%[1]s/work /%[1]s", d)
+	}
+	for dir, target := range binds {
+		line("mkdir -p %s", target)
+		line("mount --bind /run/lab/node/%s %s", dir, target)
+	}
+	for name, value := range machineSysctls {
+		file := "/run/lab/sysctl/" + strings.ReplaceAll(name, "/", ".")
+		line("echo %s > %s", value, file)
+		line("mount --bind %s /proc/sys/%s", file, name)
+	}
+	line("mount --make-rshared /")
+	line("ip link show lo >/dev/null")
+	return b.String()
+}
