@@ -5,11 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"sort"
-	"strings"
-	"syscall"
-	"time"
 
 	"github.com/berthdev/berth/tests/cluster/fabric"
 )
@@ -47,7 +42,7 @@ func (l *Lab) Down() error {
 	var errs []error
 	errs = append(errs, fabric.Down(l.topo))
 	for _, n := range l.nodes() {
-		errs = append(errs, removeCgroups(strings.TrimPrefix(n.Cgroup(), "/")))
+		errs = append(errs, removeCgroups(n.Containers()))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("lab %q: %w", l.Name, err)
@@ -57,54 +52,4 @@ func (l *Lab) Down() error {
 	}
 	l.Say("lab %q is down", l.Name)
 	return nil
-}
-
-// removeCgroups removes the cgroup called name from every hierarchy.
-func removeCgroups(name string) error {
-	roots, err := filepath.Glob("/sys/fs/cgroup/*/" + name)
-	if err != nil {
-		return err
-	}
-	if root := "/sys/fs/cgroup/" + name; exists(root) {
-		roots = append(roots, root) // a machine with cgroup v2 alone
-	}
-	for _, root := range roots {
-		var dirs []string
-		err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
-			if err == nil && d.IsDir() {
-				dirs = append(dirs, p)
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		// Children before parents.
-		sort.Sort(sort.Reverse(sort.StringSlice(dirs)))
-		for _, d := range dirs {
-			if err := rmdir(d); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// rmdir waits for the processes of a cgroup, which leave it some time after
-// they were killed.
-func rmdir(dir string) error {
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		err := syscall.Rmdir(dir)
-		if err == nil || errors.Is(err, syscall.ENOENT) {
-			return nil
-		}
-		if !errors.Is(err, syscall.EBUSY) || time.Now().After(deadline) {
-			return fmt.Errorf("cgroup %s: %w", dir, err)
-		}
-	}
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -32,9 +33,22 @@ type Node struct {
 	holder    int
 }
 
-// Cgroup is where the pods of the node are, in every hierarchy. The node's own
-// daemons stay in the cgroup `lab up` was called in.
-func (n *Node) Cgroup() string { return "/" + n.Lab.Namespace(n.Name) }
+// Containers lists the ids of the node's containers and sandboxes, as
+// containerd keeps them on disk, whether it runs or not.
+func (n *Node) Containers() []string {
+	var ids []string
+	for _, d := range []string{"io.containerd.runtime.v2.task/k8s.io", "io.containerd.grpc.v1.cri/containers", "io.containerd.grpc.v1.cri/sandboxes"} {
+		entries, err := os.ReadDir(filepath.Join(n.Dir, "containerd", d))
+		if err != nil {
+			continue // not made yet
+		}
+		for _, e := range entries {
+			ids = append(ids, e.Name())
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
 
 // Hold starts the process that holds the node's namespaces, and with them the
 // node: it is the first process of the process namespace, so that all of the

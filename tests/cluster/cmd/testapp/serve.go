@@ -14,14 +14,14 @@ import (
 
 // Answer is what the HTTP server tells of itself and of who asked.
 type Answer struct {
-	Hostname string            `json:"hostname"` // the pod's name
-	Node     string            `json:"node,omitempty"`
-	Pod      string            `json:"pod,omitempty"`
-	Remote   string            `json:"remote"` // the client, as the server sees it: "10.6.0.7:40312"
-	Local    string            `json:"local"`  // the address the request came in on
-	Proto    string            `json:"proto"`
-	Path     string            `json:"path"`
-	Time     time.Time         `json:"time"`
+	Hostname string    `json:"hostname"` // the pod's name
+	Node     string    `json:"node,omitempty"`
+	Pod      string    `json:"pod,omitempty"`
+	Remote   string    `json:"remote"` // the client, as the server sees it: "10.6.0.7:40312"
+	Local    string    `json:"local"`  // the address the request came in on
+	Proto    string    `json:"proto"`
+	Path     string    `json:"path"`
+	Time     time.Time `json:"time"`
 }
 
 func serve(ctx context.Context, _ []string) error {
