@@ -1,0 +1,108 @@
+package path
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// ruleset is the content of Berth's table. What came in by a vmac and leaves this node must come back to this node, since a
+// macvlan pod answers, and is answered, on the underlay directly, and then half of the connection is never seen here:
+//
+//	destination, after the Service's translation | source seen there
+//	overlay pod, this node                       | the client pod's   (its way back is by this node anyway)
+//	overlay pod, other node, Service or not      | this node's
+//	macvlan pod, any node, the client included   | this node's
+//	another node or beyond, Service or not       | this node's
+//	this node                                    | the client pod's   (never comes to postrouting)
+type ruleset struct {
+	vmacs []string       // names of our links, not a pattern: a foreign link may be named vmac-something
+	local []netip.Prefix // pod CIDRs of this node
+}
+
+// rulesVersion changes with the rules' meaning, so that an upgraded agent replaces what its predecessor left.
+const rulesVersion = "1"
+
+type rule struct {
+	comment string // says all that is in the expressions: two rules of one comment are the same rule
+	exprs   []expr.Any
+}
+
+func (r ruleset) postrouting(vmacs *nftables.Set) []rule {
+	var rules []rule
+	add := func(comment string, exprs ...[]expr.Any) {
+		rules = append(rules, rule{"berth/" + rulesVersion + " " + comment, slices.Concat(exprs...)})
+	}
+	for _, p := range r.local {
+		add(fmt.Sprintf("to %s: pods of this node see the client", p),
+			inputIs(vmacs), destination(p), []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}})
+	}
+	// Fully random ports, as kube-proxy does: concurrent flows must not fail over one port (DNS with A and AAAA at once).
+	add("all else must come back here", inputIs(vmacs), []expr.Any{&expr.Masq{FullyRandom: true}})
+	return rules
+}
+
+// output has one rule: the kernel wants to tell a pod that its neighbour behind a Service could be reached directly, and it
+// does so even with send_redirects=0 on vmac, as long as conf/all/send_redirects is 1 (the two are ORed).
+func (r ruleset) output(vmacs *nftables.Set) []rule {
+	return []rule{{"berth/" + rulesVersion + " no redirects to pods", slices.Concat(
+		[]expr.Any{
+			&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1},
+			&expr.Lookup{SourceRegister: 1, SetName: vmacs.Name, SetID: vmacs.ID},
+		},
+		equal(&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, unix.NFPROTO_IPV4),
+		equal(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, unix.IPPROTO_ICMP),
+		equal(&expr.Payload{Base: expr.PayloadBaseTransportHeader, Len: 1, DestRegister: 1}, 5), // ICMP_REDIRECT
+		[]expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}},
+	)}}
+}
+
+// inputIs matches the input link, which postrouting knows since kernel 5.7.
+func inputIs(vmacs *nftables.Set) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
+		&expr.Lookup{SourceRegister: 1, SetName: vmacs.Name, SetID: vmacs.ID},
+	}
+}
+
+func destination(p netip.Prefix) []expr.Any {
+	family, offset, size := byte(unix.NFPROTO_IPV4), uint32(16), uint32(4) // of daddr in the header
+	if p.Addr().Is6() {
+		family, offset, size = unix.NFPROTO_IPV6, 24, 16
+	}
+	return slices.Concat(
+		equal(&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, family),
+		[]expr.Any{
+			&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: size, DestRegister: 1},
+			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: size, Mask: mask(p.Bits(), int(size)), Xor: make([]byte, size)},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: p.Masked().Addr().AsSlice()},
+		})
+}
+
+func equal(load expr.Any, value ...byte) []expr.Any {
+	return []expr.Any{load, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: value}}
+}
+
+func mask(ones, size int) []byte {
+	m := make([]byte, size)
+	for i := range ones {
+		m[i/8] |= 0x80 >> (i % 8)
+	}
+	return m
+}
+
+// vmacSet is the named set of our links.
+func vmacSet(table *nftables.Table) *nftables.Set {
+	return &nftables.Set{Table: table, Name: "vmacs", KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian}
+}
+
+func linkElement(name string) []byte {
+	b := make([]byte, unix.IFNAMSIZ)
+	copy(b, name)
+	return b
+}
