@@ -9,7 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/berthdev/berth/tests/cluster/topology"
 )
@@ -43,6 +45,9 @@ func Up(t *topology.Topology) error {
 // Down removes what Up made, as far as it is there.
 func Down(t *topology.Topology) error {
 	var errs []error
+	for _, ns := range t.Namespaces() {
+		errs = append(errs, killMembers(ns))
+	}
 	// The other end may be in a namespace that ends later, and asynchronously.
 	if _, err := net.InterfaceByName(t.RootLink()); err == nil {
 		errs = append(errs, ip("", "link", "del", t.RootLink()))
@@ -53,6 +58,26 @@ func Down(t *topology.Topology) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// killMembers kills the processes still in a namespace of the lab, which would
+// keep it alive: commands run there by `lab exec`, or daemons whose record was
+// lost.
+func killMembers(ns string) error {
+	out, err := exec.Command("ip", "netns", "pids", ns).Output()
+	if err != nil {
+		return nil // no such namespace
+	}
+	for _, f := range strings.Fields(string(out)) {
+		pid, err := strconv.Atoi(f)
+		if err != nil {
+			return fmt.Errorf("ip netns pids %s: %w", ns, err)
+		}
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("kill pid %d in %s: %w", pid, ns, err)
+		}
+	}
+	return nil
 }
 
 // Present reports whether any of the lab's namespaces or links are there.

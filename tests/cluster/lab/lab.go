@@ -3,13 +3,13 @@
 package lab
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/berthdev/berth/tests/cluster/controlplane"
@@ -138,22 +138,21 @@ func (l *Lab) kubectl() manifests.Kubectl {
 }
 
 // Load imports image archives into all nodes.
-func (l *Lab) Load(ctx context.Context, archives ...string) error {
+func (l *Lab) Load(archives ...string) error {
 	if err := l.running(); err != nil {
 		return err
 	}
-	for _, n := range l.nodes() {
+	nodes := l.nodes()
+	for _, n := range nodes {
 		if err := n.Attach(l.table); err != nil {
 			return err
 		}
-		for _, a := range archives {
-			if err := n.Load(a); err != nil {
-				return err
-			}
-			l.Say("loaded %s into %s", filepath.Base(a), n.Name)
-		}
 	}
-	return ctx.Err()
+	err := each(nodes, func(n *node.Node) error { return n.LoadAll(archives) })
+	if err == nil {
+		l.Say("loaded %s into every node", strings.Join(archives, ", "))
+	}
+	return err
 }
 
 // EnterCommand is the command prefix that runs a command on a member of the

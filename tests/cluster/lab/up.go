@@ -13,6 +13,7 @@ import (
 
 	"github.com/berthdev/berth/tests/cluster/build"
 	"github.com/berthdev/berth/tests/cluster/fabric"
+	"github.com/berthdev/berth/tests/cluster/manifests"
 	"github.com/berthdev/berth/tests/cluster/node"
 	"github.com/berthdev/berth/tests/cluster/proc"
 )
@@ -116,14 +117,7 @@ func (l *Lab) up(ctx context.Context) error {
 		}
 	}
 	l.Say("images into both nodes")
-	if err := each(nodes, func(n *node.Node) error {
-		for _, a := range build.Archives(l.Dir) {
-			if err := n.Load(a); err != nil {
-				return err
-			}
-		}
-		return nil
-	}); err != nil {
+	if err := each(nodes, func(n *node.Node) error { return n.LoadAll(build.Archives(l.Dir)) }); err != nil {
 		return err
 	}
 	if err := cp.WaitReady(ctx, l.table); err != nil {
@@ -133,7 +127,8 @@ func (l *Lab) up(ctx context.Context) error {
 	if err := cp.StartControllers(l.table); err != nil {
 		return err
 	}
-	if err := l.kubectl().Apply(ctx, l.topo, "nodes"); err != nil {
+	values := manifests.Values{Topology: l.topo, Proxy: l.spec.ProxyMode != "none"}
+	if err := l.kubectl().Apply(ctx, values, "nodes"); err != nil {
 		return err
 	}
 	for _, n := range nodes {
@@ -143,7 +138,7 @@ func (l *Lab) up(ctx context.Context) error {
 		}
 	}
 	l.Say("Multus and CoreDNS")
-	if err := l.kubectl().Apply(ctx, l.topo, "network-attachment-definition", "multus", "coredns"); err != nil {
+	if err := l.kubectl().Apply(ctx, values, "network-attachment-definition", "multus", "coredns"); err != nil {
 		return err
 	}
 	return l.waitReady(ctx)

@@ -19,12 +19,24 @@ var files embed.FS
 
 var templates = template.Must(template.ParseFS(files, "yaml/*.yaml"))
 
+// Values is what manifests are filled in with.
+type Values struct {
+	*topology.Topology
+	// Proxy is false when nothing on the nodes implements ClusterIPs.
+	Proxy bool
+}
+
 // Render fills in the manifest called name, which is a file in yaml/.
-func Render(name string, t *topology.Topology) (string, error) {
+func Render(name string, v Values) (string, error) {
+	m := map[string]any{
+		"Nodes": v.Nodes, "DNS4": topology.DNS4, "DNS6": topology.DNS6, "Domain": topology.ClusterDomain,
+		"DirectAPI": "", "APIPort": topology.APIPort,
+	}
+	if !v.Proxy {
+		m["DirectAPI"] = v.API4.String()
+	}
 	var b strings.Builder
-	err := templates.ExecuteTemplate(&b, name+".yaml", map[string]any{
-		"Nodes": t.Nodes, "DNS4": topology.DNS4, "DNS6": topology.DNS6, "Domain": topology.ClusterDomain,
-	})
+	err := templates.ExecuteTemplate(&b, name+".yaml", m)
 	return b.String(), err
 }
 
@@ -44,10 +56,10 @@ func (k Kubectl) Run(ctx context.Context, input string, args ...string) (string,
 }
 
 // Apply applies the named manifests.
-func (k Kubectl) Apply(ctx context.Context, t *topology.Topology, names ...string) error {
+func (k Kubectl) Apply(ctx context.Context, v Values, names ...string) error {
 	var docs []string
 	for _, name := range names {
-		doc, err := Render(name, t)
+		doc, err := Render(name, v)
 		if err != nil {
 			return err
 		}

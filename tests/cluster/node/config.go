@@ -49,11 +49,6 @@ func (n *Node) writeProxyConfig() error {
 }
 
 func (n *Node) writeKubeletConfig(caFile string, serving pki.Pair) error {
-	// Without a server in it, names outside the cluster fail at once, as they
-	// must: no name server can be reached from a node.
-	if err := os.WriteFile(filepath.Join(n.Dir, "resolv.conf"), []byte("# no name server\n"), 0o644); err != nil {
-		return err
-	}
 	return n.render("kubelet.yaml", filepath.Join(n.Dir, "kubelet.yaml"), map[string]string{
 		"CAFile": caFile, "CertFile": serving.CertFile, "KeyFile": serving.KeyFile,
 	})

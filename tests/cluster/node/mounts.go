@@ -2,6 +2,8 @@ package node
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -32,11 +34,7 @@ var machineSysctls = map[string]string{
 }
 
 func (n *Node) directories() []string {
-	var out []string
-	for d := range binds {
-		out = append(out, d)
-	}
-	return out
+	return slices.Sorted(maps.Keys(binds))
 }
 
 // mountScript makes the machine's file system look like one of the node's own.
@@ -47,6 +45,9 @@ func (n *Node) mountScript() string {
 	line("hostname %s", n.Name)
 	line("mount --make-rprivate /")
 	line("mount -t proc proc /proc")
+	// The named network namespaces of the machine, other labs' among them, must
+	// not live on because a node still has them mounted.
+	line("umount -l /run/netns 2>/dev/null || true")
 	line("mount -t tmpfs -o mode=755 tmpfs /run")
 	line("mkdir -p /run/lock /run/netns /run/lab/node /run/lab/cgroup /run/lab/sysctl")
 	line("mount --bind '%s' /run/lab/node", n.Dir)
@@ -67,16 +68,19 @@ func (n *Node) mountScript() string {
 		line("mkdir -p /run/lab/overlay/%[1]s/upper /run/lab/overlay/%[1]s/work", d)
 		line("mount -t overlay overlay -o lowerdir=/%[1]s,upperdir=/run/lab/overlay/%[1]s/upper,workdir=/run/lab/overlay/%[1]s/work /%[1]s", d)
 	}
-	for dir, target := range binds {
-		line("mkdir -p %s", target)
-		line("mount --bind /run/lab/node/%s %s", dir, target)
+	// Names outside the cluster fail at once: the machine's name server cannot be
+	// reached from here.
+	line("rm -f /etc/resolv.conf")
+	line("echo '# no name server' > /etc/resolv.conf")
+	for _, dir := range n.directories() {
+		line("mkdir -p %s", binds[dir])
+		line("mount --bind /run/lab/node/%s %s", dir, binds[dir])
 	}
-	for name, value := range machineSysctls {
+	for _, name := range slices.Sorted(maps.Keys(machineSysctls)) {
 		file := "/run/lab/sysctl/" + strings.ReplaceAll(name, "/", ".")
-		line("echo %s > %s", value, file)
+		line("echo %s > %s", machineSysctls[name], file)
 		line("mount --bind %s /proc/sys/%s", file, name)
 	}
 	line("mount --make-rshared /")
-	line("ip link show lo >/dev/null")
 	return b.String()
 }

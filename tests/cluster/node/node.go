@@ -130,8 +130,17 @@ func (n *Node) StartRuntime(ctx context.Context, t *proc.Table) error {
 	}
 }
 
-// Load imports an image archive into the node's containerd.
-func (n *Node) Load(archive string) error {
+// LoadAll imports image archives into the node's containerd.
+func (n *Node) LoadAll(archives []string) error {
+	for _, a := range archives {
+		if err := n.load(a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (n *Node) load(archive string) error {
 	// Opened here, for the node may see another file under that name, or none.
 	f, err := os.Open(archive)
 	if err != nil {

@@ -93,7 +93,7 @@ func run(ctx context.Context, args []string) error {
 		if len(o.args) == 0 {
 			return fmt.Errorf("load: which image archive?")
 		}
-		return l.Load(ctx, o.args...)
+		return l.Load(o.args...)
 	case "exec":
 		if len(o.args) < 2 {
 			return fmt.Errorf("exec: want NODE -- CMD…")
