@@ -98,7 +98,7 @@ type LeaseHolder struct {
 	Interface string `json:"interface,omitempty"`
 	// Attachment is the name of the CNI network configuration, the scope of CNI GC.
 	Attachment string `json:"attachment,omitempty"`
-	// Parent is the host link that the interface is a child of (macvlan "master").
+	// Parent is the host link that the interface is a macvlan child of, in bridge mode; empty for other interfaces.
 	Parent string `json:"parent,omitempty"`
 	// MAC address of the interface.
 	MAC string `json:"mac,omitempty"`
