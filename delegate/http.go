@@ -47,7 +47,7 @@ func readReply(r *bufio.Reader) (status int, reply []byte, err error) {
 			return 0, nil, err
 		}
 		if header, err = text.ReadMIMEHeader(); err != nil {
-			return 0, nil, protocolError(err)
+			return 0, nil, headerError(r, err)
 		}
 	}
 	body := io.Reader(r) // neither a length nor chunks: to the end of the connection
@@ -86,12 +86,16 @@ func readStatus(text *textproto.Reader) (int, error) {
 	return status, nil
 }
 
-func protocolError(err error) error {
+// headerError tells a malformed header from one that was cut off, of which textproto says the same.
+func headerError(r *bufio.Reader, err error) error {
 	var malformed textproto.ProtocolError
-	if errors.As(err, &malformed) {
-		return fmt.Errorf("%w: %w", errProtocol, err)
+	if !errors.As(err, &malformed) {
+		return noEOF(err)
 	}
-	return err
+	if _, cut := r.Peek(1); cut != nil {
+		return noEOF(cut)
+	}
+	return fmt.Errorf("%w: %w", errProtocol, err)
 }
 
 // chunkedReader reads the chunked transfer coding (RFC 9112, section 7.1), which the server of net/http uses for answers
