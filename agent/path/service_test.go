@@ -1,0 +1,84 @@
+//go:build linux
+
+package path
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/berthdev/berth/tests/netns"
+)
+
+// TestService walks the table of ruleset: who is reached, and with which address the client is seen.
+func TestService(t *testing.T) {
+	c := newCluster(t, 2)
+	n1, n2 := c.nodes[0], c.nodes[1]
+	overlay1, overlay2 := n1.overlayPod(), n2.overlayPod()
+	n1.start()
+	n2.start()
+	client, neighbour, remote := n1.attached(1), n1.attached(2), n2.attached(1)
+
+	serve(t, client.NS, client.addrs...)
+	serve(t, neighbour.NS, neighbour.addrs...)
+	serve(t, remote.NS, remote.addrs...)
+	serve(t, overlay1.NS, overlay1.addrs...)
+	serve(t, overlay2.NS, overlay2.addrs...)
+	serve(t, n1.NS, n1.own()...)
+	serve(t, n2.NS, n2.own()...)
+
+	kept := func(p *pod) []netip.Addr { return p.addrs }
+	type peer struct {
+		name string
+		ns   *netns.NS
+		kept []netip.Addr
+	}
+	macvlan := peer{"macvlan pod", client.NS, kept(client)}
+	tests := []struct {
+		from   peer
+		to     string
+		server []netip.Addr
+		direct []netip.Addr // who may be seen without a service; nil: not a way of this package
+		behind []netip.Addr // who may be seen by way of a service
+	}{
+		{macvlan, "own node", n1.own(), kept(client), kept(client)},
+		{macvlan, "other node", n2.own(), kept(client), n1.all()}, // direct: on the underlay, not steered
+		{macvlan, "macvlan pod of this node", neighbour.addrs, kept(client), n1.all()},
+		{macvlan, "macvlan pod of the other node", remote.addrs, kept(client), n1.all()},
+		{macvlan, "itself", client.addrs, kept(client), n1.all()},
+		{macvlan, "overlay pod of this node", overlay1.addrs, kept(client), kept(client)},
+		{macvlan, "overlay pod of the other node", overlay2.addrs, n1.all(), n1.all()},
+		{peer{"overlay pod", overlay1.NS, nil}, "macvlan pod", client.addrs, kept(overlay1), kept(overlay1)},
+		{peer{"node", n1.NS, nil}, "macvlan pod", client.addrs, n1.own(), n1.own()},
+		{peer{"other node", n2.NS, nil}, "macvlan pod", client.addrs, n2.own(), nil},
+	}
+	for i, tt := range tests {
+		vips := n1.service(i+1, tt.server)
+		for family, name := range []string{"IPv4", "IPv6"} {
+			for _, network := range []string{"tcp", "udp"} {
+				check := func(how string, to netip.Addr, allowed []netip.Addr) {
+					if allowed == nil {
+						return
+					}
+					t.Run(fmt.Sprintf("%s to %s %s %s %s", tt.from.name, tt.to, how, name, network), func(t *testing.T) {
+						seen, err := ask(tt.from.ns, network, to)
+						if err != nil {
+							t.Fatalf("%v", err)
+						}
+						if !slices.Contains(allowed, seen) {
+							t.Errorf("the server saw %s; want one of %s", seen, allowed)
+						}
+					})
+				}
+				check("directly", tt.server[family], tt.direct)
+				check("by a service", vips[family], tt.behind)
+			}
+		}
+	}
+	if t.Failed() {
+		for _, n := range c.nodes {
+			t.Logf("node %d: %v\n%s", n.n, n.must("counters").Counters, run(t, n.NS, "", "nft", "list", "ruleset"))
+		}
+	}
+}
