@@ -167,8 +167,8 @@ func expand(pools []*Pool, w Want, unknown *[]string) (out []*Pool) {
 // refuses says why the pool does not serve the target; "" if it does.
 func (p *Pool) refuses(f Family, t Target) string {
 	switch {
-	case p.Disabled:
-		return "is disabled or being deleted"
+	case p.Refusal != "":
+		return p.Refusal
 	case f != "" && len(p.ranges[f]) == 0:
 		return fmt.Sprintf("has no %s addresses", f)
 	case len(p.Families()) == 0:

@@ -37,8 +37,11 @@ type Pool struct {
 	Name     string
 	Network  string
 	Default  bool
-	Disabled bool
 	Steering v1alpha1.Steering
+	Deleting bool
+
+	// Refusal is why the pool gives out no address at all; "" if it may.
+	Refusal string
 
 	subnets []Subnet
 	ranges  map[Family]Ranges
@@ -67,8 +70,8 @@ func Compile(p *v1alpha1.IPPool) (*Pool, error) {
 		Name:     p.Name,
 		Network:  p.Spec.Network,
 		Default:  p.Spec.Default,
-		Disabled: p.Spec.Disabled || p.DeletionTimestamp != nil,
 		Steering: p.Spec.Steering,
+		Deleting: p.DeletionTimestamp != nil,
 		ranges:   map[Family]Ranges{},
 	}
 	if out.Network == "" {
@@ -76,6 +79,12 @@ func Compile(p *v1alpha1.IPPool) (*Pool, error) {
 	}
 	if out.Steering == "" {
 		out.Steering = v1alpha1.SteeringAuto
+	}
+	switch {
+	case out.Deleting:
+		out.Refusal = "is being deleted"
+	case p.Spec.Disabled:
+		out.Refusal = "is disabled"
 	}
 	for i, ps := range p.Spec.Subnets {
 		s, err := compileSubnet(ps)
@@ -114,6 +123,17 @@ func Compile(p *v1alpha1.IPPool) (*Pool, error) {
 		*a.to = sel
 	}
 	return out, nil
+}
+
+// CompileOrRefuse compiles a pool; one with an error is a pool that refuses everybody, and says why.
+func CompileOrRefuse(p *v1alpha1.IPPool) *Pool {
+	out, err := Compile(p)
+	if err != nil {
+		none := labels.Nothing()
+		return &Pool{Name: p.Name, Network: p.Spec.Network, Deleting: p.DeletionTimestamp != nil, Refusal: "is malformed: " + err.Error(),
+			nodes: none, namespaces: none, pods: none}
+	}
+	return out
 }
 
 func compileSubnet(ps v1alpha1.PoolSubnet) (s Subnet, err error) {

@@ -1,0 +1,316 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/delegate"
+	"github.com/berthdev/berth/ipam"
+	"github.com/berthdev/berth/nad"
+)
+
+// undoTimeout bounds the way back of a failed ADD, which goes on when the caller has given up.
+const undoTimeout = 10 * time.Second
+
+// add gives an interface its addresses. What the user has to know about a failure is an event on the pod, too.
+func (a *Agent) add(c call) (*types100.Result, error) {
+	conf, err := delegate.ParseConfig(c.Config)
+	if err != nil {
+		a.report(a.podOf(c), "BadNetworkConfiguration", err)
+		return nil, badConfig{err}
+	}
+	args, err := delegate.ParseArgs(c.Args)
+	if err != nil {
+		return nil, badRequest{err}
+	}
+	pod, err := a.pods.pod(c, args)
+	if err != nil {
+		return nil, err
+	}
+	defer a.lock.lock(c.ContainerID, c.IfName)()
+	res, err := a.addPod(c, conf, args, pod)
+	if err != nil {
+		err = fmt.Errorf("interface %s of pod %s/%s: %w", c.IfName, pod.Namespace, pod.Name, err)
+		a.report(pod, "AddressNotAssigned", err)
+	}
+	return res, err
+}
+
+func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *corev1.Pod) (*types100.Result, error) {
+	ns, err := a.pods.namespace(c, pod.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	ask, warnings, err := nad.Resolve(nad.Input{
+		PodAnnotations: pod.Annotations, NamespaceAnnotations: ns.Annotations,
+		Namespace: pod.Namespace, IfName: c.IfName, Config: conf, IPs: args.IPs,
+	})
+	if err != nil {
+		return nil, badRequest{err}
+	}
+	for _, w := range warnings {
+		a.warn(pod, "AnnotationIgnored", w)
+	}
+	parent, err := parentOf(conf, c.MAC)
+	if err != nil {
+		return nil, err
+	}
+	uid := types.UID(args.UID) // the kubelet's; it differs from the API's for static pods
+	if uid == "" {
+		uid = pod.UID
+	}
+	target := ipam.Target{
+		NodeName: a.cfg.NodeName, Namespace: pod.Namespace, Pod: pod.Name,
+		NodeLabels: a.pods.thisNode().Labels, NamespaceLabels: ns.Labels, PodLabels: pod.Labels,
+	}
+	holder := v1alpha1.LeaseHolder{
+		Namespace: pod.Namespace, Pod: pod.Name, UID: uid, Node: a.cfg.NodeName,
+		ContainerID: c.ContainerID, Interface: c.IfName, Attachment: conf.Name,
+		Parent: parent, MAC: c.MAC,
+	}
+	t := &transaction{Agent: a, pod: pod, holder: holder, own: a.ownLeases(c.Request, uid)}
+	plan, err := t.plan(ask, target)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.run(c, plan); err != nil {
+		return nil, errors.Join(err, t.undo(c))
+	}
+	steer := parent != "" && t.steers(ask)
+	if parent != "" {
+		if err := a.path.Attach(c, endpoints(t.leases...)...); err != nil && steer {
+			return nil, errors.Join(fmt.Errorf("service path: %w", err), t.undo(c))
+		} else if err != nil {
+			a.warn(pod, "ServicePathFailed", fmt.Sprintf("interface %s is not reachable from its own node: %v", c.IfName, err))
+		}
+	}
+	var steered []netip.Prefix
+	if steer {
+		steered = a.path.Steered()
+	}
+	if c.caller.Err() != nil { // nobody hears the answer, and no DEL may come for what it gives
+		return nil, errors.Join(c.caller.Err(), t.undo(c))
+	}
+	return result(t.leases, t.pools, ask, steered)
+}
+
+// ownLeases of the interface: those of this very sandbox (an ADD tried again) and of an earlier sandbox of the same pod.
+func (a *Agent) ownLeases(req *delegate.Request, uid types.UID) []*v1alpha1.IPLease {
+	own := a.store.HeldBySandbox(req.ContainerID, req.IfName)
+	for _, l := range a.store.HeldByPod(uid, req.IfName) {
+		if !slices.ContainsFunc(own, func(o *v1alpha1.IPLease) bool { return o.Name == l.Name }) {
+			own = append(own, l)
+		}
+	}
+	return own
+}
+
+// transaction is an ADD on its way: all addresses or none.
+type transaction struct {
+	*Agent
+	pod    *corev1.Pod
+	holder v1alpha1.LeaseHolder
+	own    []*v1alpha1.IPLease // held by the interface before
+
+	leases  []*v1alpha1.IPLease // what the interface gets, IPv4 first in each pool
+	pools   []*ipam.Pool        // of leases, by index
+	claimed []*v1alpha1.IPLease // those of leases that are new
+}
+
+// plan the options. What the interface holds stays first choice, and its pool stays good for it even if it would refuse it
+// today: editing or disabling a pool moves no lease.
+func (t *transaction) plan(ask nad.Ask, target ipam.Target) ([][]ipam.Option, error) {
+	pools := t.Agent.pools.all()
+	wants := wantsOf(ask)
+	if wants == nil {
+		wants = ipam.DefaultWants(pools, target)
+	}
+	plan, skipped, err := ipam.Plan(pools, wants, ask.IPs, target)
+	if err != nil {
+		kept := t.keep()
+		if kept == nil {
+			return nil, err
+		}
+		return kept, nil
+	}
+	for _, s := range skipped {
+		t.warn(t.pod, "PoolNotFound", s+"; the others of "+ask.Source+" are used")
+	}
+	for _, options := range plan {
+		slices.SortStableFunc(options, func(a, b ipam.Option) int {
+			return rank(t.holds(a.Pool)) - rank(t.holds(b.Pool))
+		})
+	}
+	return plan, nil
+}
+
+func rank(held bool) int {
+	if held {
+		return 0
+	}
+	return 1
+}
+
+func (t *transaction) holds(p *ipam.Pool) bool {
+	return slices.ContainsFunc(t.own, func(l *v1alpha1.IPLease) bool { return l.Spec.Pool == p.Name })
+}
+
+// keep is the plan to keep exactly what is held; nil if nothing is.
+func (t *transaction) keep() (plan [][]ipam.Option) {
+	for _, l := range t.own {
+		p := t.Agent.pools.get(l.Spec.Pool)
+		addr, err := netip.ParseAddr(l.Spec.Address)
+		if p == nil || err != nil {
+			return nil
+		}
+		plan = append(plan, []ipam.Option{{Pool: p, Picks: []ipam.Pick{{Family: ipam.FamilyOf(addr), Address: addr}}}})
+	}
+	return plan
+}
+
+// run the plan: of each want the first option that can be had. All addresses are of one network.
+func (t *transaction) run(ctx context.Context, plan [][]ipam.Option) error {
+	for _, options := range plan {
+		var full []error
+		served := false
+		for _, o := range options {
+			if len(t.pools) > 0 && o.Pool.Network != t.pools[0].Network {
+				full = append(full, fmt.Errorf("pool %q is of network %q, but the interface is of network %q: %w",
+					o.Pool.Name, o.Pool.Network, t.pools[0].Network, ipam.ErrNoPool))
+				continue
+			}
+			err := t.serve(ctx, o)
+			if err == nil {
+				served = true
+				break
+			}
+			if !errors.Is(err, ipam.ErrExhausted) && !(errors.Is(err, ipam.ErrTaken) && len(options) > 1) {
+				return err
+			}
+			full = append(full, err)
+		}
+		if !served {
+			return errors.Join(full...)
+		}
+	}
+	return t.dropRest(ctx)
+}
+
+// serve all picks of an option, side by side, or none.
+func (t *transaction) serve(ctx context.Context, o ipam.Option) error {
+	if err := t.Agent.pools.wait(ctx, o.Pool.Name); err != nil {
+		return fmt.Errorf("%w: the leases of pool %q are not yet known", err, o.Pool.Name)
+	}
+	got := make([]*v1alpha1.IPLease, len(o.Picks))
+	isNew := make([]bool, len(o.Picks))
+	var g errgroup.Group // without its context: one failure must not leave the other's write in doubt
+	for i, pick := range o.Picks {
+		g.Go(func() (err error) {
+			if got[i], err = t.keepOwn(ctx, o.Pool, pick); err != nil || got[i] != nil {
+				return err
+			}
+			got[i], err = t.store.Claim(ctx, o.Pool, pick, t.holder)
+			isNew[i] = got[i] != nil
+			return err
+		})
+	}
+	err := g.Wait()
+	var claimed []*v1alpha1.IPLease
+	for i, l := range got {
+		if isNew[i] {
+			claimed = append(claimed, l)
+		}
+	}
+	if err != nil {
+		return errors.Join(err, t.release(ctx, claimed))
+	}
+	t.claimed = append(t.claimed, claimed...)
+	for _, l := range got {
+		t.leases = append(t.leases, l)
+		t.pools = append(t.pools, o.Pool)
+	}
+	return nil
+}
+
+// keepOwn returns the address that the interface holds already and that fits the pick, bound to this sandbox; nil if there is none.
+func (t *transaction) keepOwn(ctx context.Context, p *ipam.Pool, pick ipam.Pick) (*v1alpha1.IPLease, error) {
+	for _, l := range t.own {
+		addr, err := netip.ParseAddr(l.Spec.Address)
+		fits := err == nil && l.Spec.Pool == p.Name && ipam.FamilyOf(addr) == pick.Family &&
+			(!pick.Address.IsValid() || pick.Address == addr)
+		if !fits {
+			continue
+		}
+		if *l.Spec.Holder == t.holder {
+			l, err = t.store.Verify(ctx, l)
+		} else {
+			l, err = t.store.Rebind(ctx, l, t.holder)
+		}
+		if err != nil || l != nil {
+			return l, err
+		}
+	}
+	return nil, nil
+}
+
+// dropRest frees what the interface held and no longer gets.
+func (t *transaction) dropRest(ctx context.Context) error {
+	var rest []*v1alpha1.IPLease
+	for _, l := range t.own {
+		if !slices.ContainsFunc(t.leases, func(g *v1alpha1.IPLease) bool { return g.Name == l.Name }) {
+			rest = append(rest, l)
+		}
+	}
+	return t.release(ctx, rest)
+}
+
+// undo what was claimed.
+func (t *transaction) undo(ctx context.Context) error {
+	_ = t.path.Detach(ctx, endpoints(t.claimed...)...)
+	return t.release(ctx, t.claimed)
+}
+
+// release leases even if the caller has given up.
+func (a *Agent) release(ctx context.Context, leases []*v1alpha1.IPLease) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	var g errgroup.Group
+	for _, l := range leases {
+		g.Go(func() error { return a.store.Release(ctx, l) })
+	}
+	return g.Wait()
+}
+
+// steers says whether the interface gets the routes of the service path: as the pod or its network asks, else as the pools do.
+// Auto: where it is the pod's default network, which has no other way to Services.
+func (t *transaction) steers(ask nad.Ask) bool {
+	mode := v1alpha1.Steering(ask.Steering)
+	if mode == "" && len(t.pools) > 0 {
+		mode = t.pools[0].Steering
+	}
+	return mode == v1alpha1.SteeringAlways || mode != v1alpha1.SteeringNever && ask.Default
+}
+
+func wantsOf(ask nad.Ask) []ipam.Want {
+	var out []ipam.Want
+	if ask.Any != nil {
+		out = append(out, ipam.Want{Patterns: ask.Any})
+	}
+	if ask.IPv4 != nil {
+		out = append(out, ipam.Want{Patterns: ask.IPv4, Family: ipam.IPv4})
+	}
+	if ask.IPv6 != nil {
+		out = append(out, ipam.Want{Patterns: ask.IPv6, Family: ipam.IPv6})
+	}
+	return out
+}

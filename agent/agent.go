@@ -1,0 +1,169 @@
+// Package agent is the node agent: it serves the CNI plugin on a unix socket, claims and frees leases, and keeps the
+// service path of its node. The whole way of an ADD is
+//
+//	cmd/berth → delegate (plugin) → socket → server.go → add.go → nad.Resolve, ipam.Plan → ipam/store.Claim → path.Attach → result.go
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/events"
+
+	"github.com/berthdev/berth/agent/path"
+	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/ipam/store"
+)
+
+// Config of an agent.
+type Config struct {
+	NodeName string
+	Socket   string // where the plugin finds the agent
+	PinDir   string // on a bpffs, for programs and maps
+
+	PluginSource string // the plugin's binary, to be installed; "" to install nothing
+	CNIBinDir    string
+
+	MetricsAddress string // of /metrics, /healthz and /readyz; "" for none
+
+	ServiceCIDRs []netip.Prefix // "" to discover them
+	PodCIDRs     []netip.Prefix // of the cluster's default network; "" to discover them
+	SteerCIDRs   []netip.Prefix // what else goes by vmac
+}
+
+// servicePath is what the agent needs of package path.
+type servicePath interface {
+	Run(context.Context) error
+	SetPrefixes(path.Prefixes)
+	Attach(context.Context, ...path.Endpoint) error
+	Detach(context.Context, ...path.Endpoint) error
+	Sync(context.Context, []path.Endpoint) error
+	Steered() []netip.Prefix
+	Counters() (map[string]map[string]uint64, error)
+}
+
+// Agent of one node.
+type Agent struct {
+	cfg     Config
+	log     *slog.Logger
+	store   *store.Store
+	pods    *pods
+	pools   *pools
+	network *network
+	path    servicePath
+	events  events.EventRecorder
+	metrics *metrics
+	lock    keyLock       // of an interface of a sandbox: one verb at a time
+	suspect *suspects     // what GC has once found without a sandbox
+	ready   chan struct{} // closed once leases, pools and pods are known and the path is in step
+
+	startEvents func(context.Context) error
+}
+
+// New agent for the API server that kube names.
+func New(cfg Config, kube *rest.Config, log *slog.Logger) (*Agent, error) {
+	kube = rest.CopyConfig(kube)
+	kube.QPS = -1 // the API server's own flow control decides; a client-side limit only delays bursts of pods
+	kube.UserAgent = "berth-agent"
+	client, err := kubernetes.NewForConfig(kube)
+	if err != nil {
+		return nil, fmt.Errorf("client for the Kubernetes API: %w", err)
+	}
+	poolClient, leases, err := v1alpha1.NewClients(kube)
+	if err != nil {
+		return nil, fmt.Errorf("client for the Berth API: %w", err)
+	}
+	broadcaster := events.NewBroadcaster(&events.EventSinkImpl{Interface: client.EventsV1()})
+	a := &Agent{
+		cfg:         cfg,
+		log:         log,
+		path:        path.New(path.Config{NodeName: cfg.NodeName, PinDir: cfg.PinDir, Idle: time.Minute}, log),
+		events:      broadcaster.NewRecorder(scheme.Scheme, "berth-agent"),
+		startEvents: broadcaster.StartRecordingToSinkWithContext,
+		suspect:     newSuspects(),
+		ready:       make(chan struct{}),
+	}
+	a.metrics = newMetrics(a.path, log)
+	a.store = store.New(leases, cfg.NodeName, a.metrics.collisions.Inc, log)
+	a.pods = newPods(client, cfg.NodeName)
+	a.pools = newPools(poolClient, a.pods, a.store, log)
+	a.network = newNetwork(client, a.pods, cfg, a.path.SetPrefixes, log)
+	return a, nil
+}
+
+// Run serves until ctx ends. The data path stays as it is then, so that a restart is not felt.
+func (a *Agent) Run(ctx context.Context) error {
+	if err := a.startEvents(ctx); err != nil {
+		return fmt.Errorf("events: %w", err)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.serve(ctx) })
+	g.Go(func() error { return a.metrics.serve(ctx, a.cfg.MetricsAddress, a.isReady) })
+	g.Go(func() error { return a.pods.run(ctx) })
+	g.Go(func() error { return a.start(ctx) })
+	return g.Wait()
+}
+
+// start learns what there is, in the order in which one thing needs the other, and then keeps the path.
+func (a *Agent) start(ctx context.Context) error {
+	if err := a.pods.wait(ctx); err != nil {
+		return err
+	}
+	var own []string
+	err := retry(ctx, a.log, "read the leases of this node", func() (err error) {
+		own, err = a.store.LoadOwn(ctx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := a.pools.start(ctx, own); err != nil {
+		return err
+	}
+	if err := a.network.start(ctx); err != nil {
+		return err
+	}
+	if err := retry(ctx, a.log, "bring the service path in step", func() error {
+		return a.path.Sync(ctx, endpoints(a.store.Bound()...))
+	}); err != nil {
+		return err
+	}
+	if err := a.installPlugin(); err != nil {
+		return err
+	}
+	close(a.ready)
+	a.log.Info("ready", "node", a.cfg.NodeName, "socket", a.cfg.Socket, "pools", a.store.Pools(), "bound", len(a.store.Bound()))
+	return a.path.Run(ctx)
+}
+
+func (a *Agent) isReady() bool {
+	select {
+	case <-a.ready:
+		return true
+	default:
+		return false
+	}
+}
+
+// retry until f succeeds or ctx ends. Kubernetes and the kernel come up in any order.
+func retry(ctx context.Context, log *slog.Logger, what string, f func() error) error {
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+		err := f()
+		if err == nil || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		log.Warn("trying again", "what", what, "in", wait, "err", err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+}

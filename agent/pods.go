@@ -1,0 +1,143 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/berthdev/berth/delegate"
+	"github.com/berthdev/berth/ipam/store"
+)
+
+// pods follows this node, its pods, and the namespaces.
+type pods struct {
+	client     kubernetes.Interface
+	nodeName   string
+	factories  []informers.SharedInformerFactory
+	pods       cache.SharedIndexInformer
+	node       cache.SharedIndexInformer
+	namespaces cache.SharedIndexInformer
+}
+
+func newPods(client kubernetes.Interface, node string) *pods {
+	narrowed := func(field string) informers.SharedInformerFactory {
+		return informers.NewSharedInformerFactoryWithOptions(client, 0,
+			informers.WithTransform(trim),
+			informers.WithTweakListOptions(func(o *metav1.ListOptions) {
+				o.FieldSelector = fields.OneTermEqualSelector(field, node).String()
+			}))
+	}
+	ofNode, self := narrowed("spec.nodeName"), narrowed("metadata.name")
+	all := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(trim))
+	return &pods{
+		client:     client,
+		nodeName:   node,
+		factories:  []informers.SharedInformerFactory{ofNode, self, all},
+		pods:       ofNode.Core().V1().Pods().Informer(),
+		node:       self.Core().V1().Nodes().Informer(),
+		namespaces: all.Core().V1().Namespaces().Informer(),
+	}
+}
+
+// trim what is not read here: of a pod, all but its metadata, its phase and node.
+func trim(o any) (any, error) {
+	switch o := o.(type) {
+	case *corev1.Pod:
+		o.ManagedFields = nil
+		o.Spec = corev1.PodSpec{NodeName: o.Spec.NodeName}
+		o.Status = corev1.PodStatus{Phase: o.Status.Phase}
+	case *corev1.Node:
+		o.ManagedFields = nil
+		o.Status = corev1.NodeStatus{}
+	case *corev1.Namespace:
+		o.ManagedFields = nil
+	}
+	return o, nil
+}
+
+// run the watches until ctx ends.
+func (p *pods) run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	for _, f := range p.factories {
+		f.StartWithContext(ctx)
+		wg.Go(func() { <-ctx.Done(); f.Shutdown() })
+	}
+	wg.Wait()
+	return nil
+}
+
+// wait until all is known.
+func (p *pods) wait(ctx context.Context) error {
+	if !cache.WaitForCacheSync(ctx.Done(), p.pods.HasSynced, p.node.HasSynced, p.namespaces.HasSynced) {
+		return ctx.Err()
+	}
+	return nil
+}
+
+// thisNode as it is known; empty if it is not.
+func (p *pods) thisNode() *corev1.Node {
+	if o, ok, _ := p.node.GetStore().GetByKey(p.nodeName); ok {
+		return o.(*corev1.Node)
+	}
+	return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: p.nodeName}}
+}
+
+// pod that the arguments name. The watch has it as a rule; only if not is the API asked.
+func (p *pods) pod(ctx context.Context, args delegate.Args) (*corev1.Pod, error) {
+	if args.Pod == "" || args.Namespace == "" {
+		return nil, badRequest{fmt.Errorf("CNI_ARGS name no pod: K8S_POD_NAMESPACE %q, K8S_POD_NAME %q; call the plugin from a Kubernetes runtime or set them", args.Namespace, args.Pod)}
+	}
+	key := args.Namespace + "/" + args.Pod
+	if o, ok, _ := p.pods.GetStore().GetByKey(key); ok && isPod(o.(*corev1.Pod), args.UID) {
+		return o.(*corev1.Pod), nil
+	}
+	pod, err := p.client.CoreV1().Pods(args.Namespace).Get(ctx, args.Pod, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, badRequest{fmt.Errorf("pod %s does not exist; it was deleted while its sandbox was made", key)}
+	case err != nil:
+		return nil, fmt.Errorf("%w: read pod %s: %w", store.ErrUnavailable, key, err)
+	case !isPod(pod, args.UID):
+		return nil, badRequest{fmt.Errorf("pod %s has UID %s by now, not %s; its sandbox is of an earlier pod of that name", key, pod.UID, args.UID)}
+	}
+	return pod, nil
+}
+
+// isPod says whether uid, as the kubelet gives it to the runtime, is the pod's. The kubelet knows a static pod by the hash of its
+// manifest, which its mirror pod in the API has as an annotation.
+func isPod(p *corev1.Pod, uid string) bool {
+	return uid == "" || string(p.UID) == uid || p.Annotations["kubernetes.io/config.hash"] == uid
+}
+
+// namespace of a pod; the watch has it, since a pod can only be in a namespace that was there before.
+func (p *pods) namespace(ctx context.Context, name string) (*corev1.Namespace, error) {
+	if o, ok, _ := p.namespaces.GetStore().GetByKey(name); ok {
+		return o.(*corev1.Namespace), nil
+	}
+	ns, err := p.client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("%w: read namespace %s: %w", store.ErrUnavailable, name, err)
+	}
+	return ns, nil
+}
+
+// gone says, by the API's own word, that a pod's addresses are free: no pod of that UID exists, or it has finished. finished pods
+// have no sandbox, yet keep their object.
+func (p *pods) gone(ctx context.Context, namespace, name, uid string) (bool, error) {
+	pod, err := p.client.CoreV1().Pods(namespace).Get(ctx, name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return true, nil
+	case err != nil:
+		return false, fmt.Errorf("%w: read pod %s/%s: %w", store.ErrUnavailable, namespace, name, err)
+	}
+	return !isPod(pod, uid) || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed, nil
+}

@@ -1,0 +1,182 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/delegate"
+)
+
+// del frees what an interface of a sandbox holds. Nothing held is success. Only leases that name this very sandbox are freed, so a
+// late DEL of an old sandbox does no harm to the pod's new one.
+func (a *Agent) del(c call) error {
+	defer a.lock.lock(c.ContainerID, c.IfName)()
+	return a.giveUp(c, a.store.HeldBySandbox(c.ContainerID, c.IfName))
+}
+
+func (a *Agent) giveUp(ctx context.Context, leases []*v1alpha1.IPLease) error {
+	if len(leases) == 0 {
+		return nil
+	}
+	// First the path: once the lease is free, the address may be another node's.
+	if err := a.path.Detach(ctx, endpoints(leases...)...); err != nil {
+		a.log.Warn("service path of a deleted pod", "err", err) // it is mended by the next reconciliation
+	}
+	return a.release(ctx, leases)
+}
+
+// check that an interface holds what ADD gave it.
+func (a *Agent) check(c call) error {
+	conf, err := delegate.ParseConfig(c.Config)
+	if err != nil {
+		return badConfig{err}
+	}
+	held := map[netip.Addr]bool{}
+	for _, l := range a.store.HeldBySandbox(c.ContainerID, c.IfName) {
+		if addr, err := netip.ParseAddr(l.Spec.Address); err == nil {
+			held[addr] = true
+		}
+	}
+	if len(held) == 0 {
+		return notBound{fmt.Errorf("no lease is bound to interface %s of sandbox %s; delete the pod so that it is made anew", c.IfName, c.ContainerID)}
+	}
+	if conf.PrevResult == nil {
+		return nil
+	}
+	for _, ip := range conf.PrevResult.IPs {
+		addr, _ := netip.AddrFromSlice(ip.Address.IP)
+		if addr = addr.Unmap(); !held[addr] {
+			return notBound{fmt.Errorf("address %s of interface %s has no lease bound to sandbox %s; delete the pod so that it is made anew",
+				addr, c.IfName, c.ContainerID)}
+		}
+	}
+	return nil
+}
+
+// gc frees the leases of a network whose sandboxes the runtime no longer knows. The runtime's list alone is not believed (Multus
+// gives its own cached one, and for its first network only): a lease must be missing from two lists, some time apart, and its
+// pod must be gone by the API's word.
+func (a *Agent) gc(c call) error {
+	conf, err := delegate.ParseConfig(c.Config)
+	if err != nil {
+		return badConfig{err}
+	}
+	if conf.ValidAttachments == nil {
+		return nil // unknown is not none
+	}
+	valid := map[types.GCAttachment]bool{}
+	for _, v := range conf.ValidAttachments {
+		valid[v] = true
+	}
+	var errs []error
+	for _, l := range a.store.Bound() {
+		h := l.Spec.Holder
+		if h.Attachment != conf.Name {
+			continue
+		}
+		if valid[types.GCAttachment{ContainerID: h.ContainerID, IfName: h.Interface}] {
+			a.suspect.clear(l.Name)
+			continue
+		}
+		if !a.suspect.twice(l.Name, h.ContainerID, time.Now()) {
+			continue
+		}
+		errs = append(errs, a.collect(c, l))
+	}
+	return errors.Join(errs...)
+}
+
+// collect a lease twice found without a sandbox, if its pod is gone.
+func (a *Agent) collect(ctx context.Context, l *v1alpha1.IPLease) error {
+	h := l.Spec.Holder
+	if h.UID == "" {
+		return nil // who it is for is not known: live
+	}
+	gone, err := a.pods.gone(ctx, h.Namespace, h.Pod, string(h.UID))
+	if err != nil || !gone {
+		return err
+	}
+	defer a.lock.lock(h.ContainerID, h.Interface)()
+	a.log.Info("free an address without a sandbox", "address", l.Spec.Address, "pod", h.Namespace+"/"+h.Pod)
+	if err := a.giveUp(ctx, []*v1alpha1.IPLease{l}); err != nil {
+		return err
+	}
+	a.suspect.clear(l.Name)
+	return nil
+}
+
+// apart is how long two observations must lie apart.
+const apart = 30 * time.Second
+
+// suspects are leases once found without a sandbox.
+type suspects struct {
+	mu    sync.Mutex
+	since map[string]suspicion // by lease name
+}
+
+type suspicion struct {
+	containerID string
+	since       time.Time
+}
+
+func newSuspects() *suspects { return &suspects{since: map[string]suspicion{}} }
+
+// twice says whether this is a second observation of the same sandbox's lease, and long enough after the first.
+func (s *suspects) twice(name, containerID string, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if first, ok := s.since[name]; ok && first.containerID == containerID {
+		return now.Sub(first.since) >= apart
+	}
+	s.since[name] = suspicion{containerID, now}
+	return false
+}
+
+func (s *suspects) clear(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.since, name)
+}
+
+// keyLock serialises the verbs of one interface of one sandbox.
+type keyLock struct {
+	mu   sync.Mutex
+	held map[[2]string]*lockEntry
+}
+
+type lockEntry struct {
+	sync.Mutex
+	users int
+}
+
+// lock returns the unlock function.
+func (k *keyLock) lock(containerID, ifName string) func() {
+	key := [2]string{containerID, ifName}
+	k.mu.Lock()
+	if k.held == nil {
+		k.held = map[[2]string]*lockEntry{}
+	}
+	e := k.held[key]
+	if e == nil {
+		e = &lockEntry{}
+		k.held[key] = e
+	}
+	e.users++
+	k.mu.Unlock()
+	e.Lock()
+	return func() {
+		e.Unlock()
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if e.users--; e.users == 0 {
+			delete(k.held, key)
+		}
+	}
+}

@@ -1,0 +1,118 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"github.com/berthdev/berth/delegate"
+)
+
+// verbTimeout bounds a verb. It is below the plugin's own, so that the answer says what was waited for.
+const verbTimeout = 30 * time.Second
+
+// serve the plugin on the socket until ctx ends.
+func (a *Agent) serve(ctx context.Context) error {
+	l, err := listen(a.cfg.Socket)
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	for path, verb := range map[string]verb{
+		delegate.PathAdd:    func(c call) (any, error) { return a.add(c) },
+		delegate.PathDel:    func(c call) (any, error) { return nothing{}, a.del(c) },
+		delegate.PathCheck:  func(c call) (any, error) { return nothing{}, a.check(c) },
+		delegate.PathGC:     func(c call) (any, error) { return nothing{}, a.gc(c) },
+		delegate.PathStatus: func(call) (any, error) { return nothing{}, nil },
+	} {
+		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) { a.handle(w, r, verb) })
+	}
+
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	stop := context.AfterFunc(ctx, func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		_ = srv.Shutdown(ctx) // lets running verbs end
+	})
+	defer stop()
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve on %s: %w", a.cfg.Socket, err)
+	}
+	return nil
+}
+
+// call of a verb. What it has begun to write it ends, even if the plugin is killed meanwhile (the kubelet's patience is
+// limited): a write given up half way would leave in doubt whether the address is given.
+type call struct {
+	context.Context // ends after verbTimeout
+	*delegate.Request
+	caller context.Context // ends when the plugin goes away
+}
+
+type verb func(call) (any, error)
+
+type nothing struct{}
+
+// listen on a unix socket that only root may open.
+func listen(socket string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(socket), 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("remove the socket of an earlier run: %w", err)
+	}
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", socket, err)
+	}
+	if err := os.Chmod(socket, 0o600); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+func (a *Agent) handle(w http.ResponseWriter, r *http.Request, verb verb) {
+	begin := time.Now()
+	answer, err := a.do(r, verb)
+	code := http.StatusOK
+	if err != nil {
+		e := cniError(err, r.URL.Path == delegate.PathStatus)
+		a.log.Warn("refused", "verb", r.URL.Path, "code", e.Code, "err", err)
+		answer, code = e, http.StatusInternalServerError
+		a.metrics.request(r.URL.Path, fmt.Sprint(e.Code), begin)
+	} else {
+		a.metrics.request(r.URL.Path, "0", begin)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	if err := json.NewEncoder(w).Encode(answer); err != nil {
+		a.log.Warn("answer not delivered", "verb", r.URL.Path, "err", err)
+	}
+}
+
+// do a verb. A panic is an error of that one call.
+func (a *Agent) do(r *http.Request, verb verb) (answer any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			a.log.Error("panic", "verb", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+			err = fmt.Errorf("panic in the agent: %v", p)
+		}
+	}()
+	if !a.isReady() {
+		return nil, errNotReady
+	}
+	var req delegate.Request
+	if err := json.NewDecoder(r.Body).Decode(&req); err != nil {
+		return nil, badConfig{fmt.Errorf("request: %w", err)}
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), verbTimeout)
+	defer cancel()
+	return verb(call{ctx, &req, r.Context()})
+}

@@ -1,0 +1,125 @@
+// Command berth-agent is the node agent of Berth. See package agent.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/berthdev/berth/agent"
+	"github.com/berthdev/berth/agent/path"
+	"github.com/berthdev/berth/delegate"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if err := command().ExecuteContext(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		fmt.Fprintln(os.Stderr, "berth-agent:", err)
+		os.Exit(1)
+	}
+}
+
+func command() *cobra.Command {
+	var cfg agent.Config
+	var kubeconfig, level string
+	var services, pods, steer []string
+	log := func() (*slog.Logger, error) {
+		var l slog.Level
+		if err := l.UnmarshalText([]byte(level)); err != nil {
+			return nil, fmt.Errorf("--log-level: %w", err)
+		}
+		return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l})), nil
+	}
+	cmd := &cobra.Command{
+		Use:           "berth-agent",
+		Short:         "The node agent of Berth: gives pods addresses on the physical network, and their Services back",
+		Version:       version,
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cfg.NodeName == "" {
+				return errors.New("no node name; set --node-name or the environment variable NODE_NAME")
+			}
+			log, err := log()
+			if err != nil {
+				return err
+			}
+			for _, f := range []struct {
+				flag string
+				from []string
+				to   *[]netip.Prefix
+			}{{"service-cidrs", services, &cfg.ServiceCIDRs}, {"pod-cidrs", pods, &cfg.PodCIDRs}, {"steer-cidrs", steer, &cfg.SteerCIDRs}} {
+				if *f.to, err = prefixes(f.flag, f.from); err != nil {
+					return err
+				}
+			}
+			kube, err := kubeConfig(kubeconfig)
+			if err != nil {
+				return err
+			}
+			a, err := agent.New(cfg, kube, log)
+			if err != nil {
+				return err
+			}
+			return a.Run(cmd.Context())
+		},
+	}
+	all, f := cmd.PersistentFlags(), cmd.Flags()
+	all.StringVar(&cfg.NodeName, "node-name", os.Getenv("NODE_NAME"), "name of this node in Kubernetes")
+	all.StringVar(&cfg.PinDir, "pin-dir", "/sys/fs/bpf/berth", "directory on a bpffs for programs and maps")
+	all.StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&cfg.Socket, "socket", delegate.DefaultSocket, "where the plugin finds the agent")
+	f.StringVar(&kubeconfig, "kubeconfig", "", "kubeconfig file; default: the pod's service account")
+	f.StringVar(&cfg.PluginSource, "plugin", "/usr/local/bin/berth", `binary of the plugin to install; "" installs nothing`)
+	f.StringVar(&cfg.CNIBinDir, "cni-bin-dir", "/opt/cni/bin", "where the runtime looks for plugins")
+	f.StringVar(&cfg.MetricsAddress, "metrics-address", "127.0.0.1:9641", `address of /metrics, /healthz and /readyz; "" for none`)
+	f.StringSliceVar(&services, "service-cidrs", nil, "service CIDRs of the cluster; default: from its ServiceCIDR objects")
+	f.StringSliceVar(&pods, "pod-cidrs", nil, "pod CIDRs of the cluster's default network; default: from kubeadm's ConfigMap, else from the nodes")
+	f.StringSliceVar(&steer, "steer-cidrs", nil, "further prefixes that pods reach through their node")
+
+	cmd.AddCommand(&cobra.Command{
+		Use:   "cleanup",
+		Short: "Remove everything of Berth's service path from this node: links, programs, maps, routes, neighbours, the nftables table",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			log, err := log()
+			if err != nil {
+				return err
+			}
+			return path.Cleanup(path.Config{NodeName: cfg.NodeName, PinDir: cfg.PinDir}, log)
+		},
+	})
+	return cmd
+}
+
+func prefixes(flag string, list []string) (out []netip.Prefix, err error) {
+	for _, s := range list {
+		p, err := netip.ParsePrefix(s)
+		if err != nil || p.Masked() != p {
+			return nil, fmt.Errorf("--%s: %q is not a CIDR without host bits, such as 10.96.0.0/12", flag, s)
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+func kubeConfig(file string) (*rest.Config, error) {
+	if file == "" {
+		return rest.InClusterConfig()
+	}
+	return clientcmd.BuildConfigFromFlags("", file)
+}
