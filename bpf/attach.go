@@ -2,42 +2,186 @@ package bpf
 
 import (
 	"errors"
-	"net/netip"
+	"fmt"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
-// Steer is the attached programs of one vmac.
-type Steer struct{}
+// The modes of Steer.
+const (
+	modeTCX    = "tcx"
+	modeClsact = "clsact"
+)
+
+// errSevered is what the kernel says of a link whose device is gone.
+var errSevered = unix.ENOLINK
+
+// Steer is the attached programs of one vmac. Its methods may be called concurrently.
+type Steer struct {
+	cfg  Config
+	pins pins
+	mode string
+	maps programMaps
+
+	mu sync.Mutex // held to change maps
+}
 
 // Attach loads the programs, with the pinned maps of an earlier Attach where their layout is the same, pins them and
-// attaches them: by tcx where the kernel has it, else by clsact. Traffic is not interrupted.
-func Attach(cfg Config) (*Steer, error) { return nil, errors.ErrUnsupported }
+// attaches them: by tcx where the kernel has it, else by clsact. Earlier programs work until the new ones do.
+//
+// It acts in the network namespace of the calling thread.
+func Attach(cfg Config) (*Steer, error) {
+	s, err := attach(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("service path of %s: %w", cfg.Name, err)
+	}
+	return s, nil
+}
+
+func attach(cfg Config) (_ *Steer, err error) {
+	p, err := pinsOf(cfg.PinDir, cfg.Name)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.begin(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.abort())
+		}
+	}()
+
+	objects, err := load(cfg, p)
+	if err != nil {
+		return nil, err
+	}
+	defer objects.programPrograms.Close()
+	s := &Steer{cfg: cfg, pins: p, maps: objects.programMaps}
+	defer func() {
+		if err != nil {
+			s.maps.Close()
+		}
+	}()
+	for name, m := range s.byName() {
+		if err := p.pin(name, m); err != nil {
+			return nil, err
+		}
+	}
+	if s.mode, err = p.attachHooks(cfg, objects.programPrograms); err != nil {
+		return nil, err
+	}
+	return s, p.commit()
+}
+
+// load loads programs and maps into the kernel. No memory limit needs raising: since 5.11 memory of BPF is accounted to
+// the cgroup, not to RLIMIT_MEMLOCK.
+func load(cfg Config, p pins) (*programObjects, error) {
+	spec, err := loadProgram()
+	if err != nil {
+		return nil, err
+	}
+	if err := configure(spec, cfg.MAC); err != nil {
+		return nil, err
+	}
+	specs := make(map[string]*ebpf.MapSpec)
+	for _, name := range []string{programMapEndpoints, programMapMacs, programMapPrefixes, programMapCounters} {
+		specs[name] = spec.Maps[name]
+	}
+	reused, err := p.reusable(specs)
+	if err != nil {
+		return nil, err
+	}
+	defer closeMaps(reused) // the objects have descriptors of their own
+
+	objects := new(programObjects)
+	if err := spec.LoadAndAssign(objects, &ebpf.CollectionOptions{MapReplacements: reused}); err != nil {
+		return nil, fmt.Errorf("load: %w", err)
+	}
+	return objects, nil
+}
+
+// configure sets what is fixed in the programs of a vmac, and names the maps after their layout.
+func configure(spec *ebpf.CollectionSpec, mac [6]byte) error {
+	for name, m := range spec.Maps {
+		if name[0] != '.' { // .rodata
+			m.Name = fmt.Sprintf("%s_%d", name, layout)
+		}
+	}
+	config := struct { // as in config.h
+		MAC      [6]byte
+		_        uint16
+		Gateway4 [16]byte
+		Gateway6 [16]byte
+	}{MAC: mac, Gateway4: Gateway4.As16(), Gateway6: Gateway6.As16()}
+	if err := spec.Variables[programVarConfig].Set(config); err != nil {
+		return fmt.Errorf("configure: %w", err)
+	}
+	return nil
+}
+
+// attachHooks attaches both programs in the same mode, and ends what an earlier Attach did in the other one.
+func (p pins) attachHooks(cfg Config, programs programPrograms) (mode string, err error) {
+	hooks := []hook{
+		{programProgSteer, programs.Steer, cfg.VMAC, ebpf.AttachTCXIngress, netlink.HANDLE_MIN_INGRESS},
+		{programProgGuard, programs.Guard, cfg.Parent, ebpf.AttachTCXEgress, netlink.HANDLE_MIN_EGRESS},
+	}
+	if !cfg.Clsact {
+		err = each(hooks, p.attachTCX)
+		if err == nil {
+			return modeTCX, each(hooks, func(h hook) error { return detachClsact(h.ifindex, cfg.Name) })
+		}
+		if !errors.Is(err, link.ErrNotSupported) {
+			return "", err
+		}
+	}
+	// Links of an earlier Attach are not pinned in the next directory, and go with the current one.
+	return modeClsact, each(hooks, func(h hook) error { return attachClsact(h, cfg.Name) })
+}
+
+func each(hooks []hook, do func(hook) error) error {
+	for _, h := range hooks {
+		if err := do(h); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Steer) byName() map[string]*ebpf.Map {
+	return map[string]*ebpf.Map{
+		programMapEndpoints: s.maps.Endpoints,
+		programMapMacs:      s.maps.Macs,
+		programMapPrefixes:  s.maps.Prefixes,
+		programMapCounters:  s.maps.Counters,
+	}
+}
 
 // Mode is "tcx" or "clsact".
-func (s *Steer) Mode() string { return "" }
-
-// SyncEndpoints makes the endpoints exactly these. Those in both the old and the new set are served throughout.
-func (s *Steer) SyncEndpoints(want []Endpoint) error { return errors.ErrUnsupported }
-
-// PutEndpoint adds an endpoint, or gives its address to another MAC.
-func (s *Steer) PutEndpoint(e Endpoint) error { return errors.ErrUnsupported }
-
-// DeleteEndpoint is no error for an address without endpoint.
-func (s *Steer) DeleteEndpoint(address netip.Addr) error { return errors.ErrUnsupported }
-
-// SyncPrefixes makes the steered prefixes exactly these.
-func (s *Steer) SyncPrefixes(want map[netip.Prefix]Class) error { return errors.ErrUnsupported }
-
-// Counters are the packets by reason, summed over CPUs.
-func (s *Steer) Counters() (map[string]uint64, error) { return nil, errors.ErrUnsupported }
+func (s *Steer) Mode() string { return s.mode }
 
 // Close releases the descriptors. All stays attached and pinned.
-func (s *Steer) Close() error { return nil }
+func (s *Steer) Close() error { return s.maps.Close() }
 
-// Remove detaches and unpins.
-func (s *Steer) Remove() error { return errors.ErrUnsupported }
+// Remove detaches and unpins, and closes.
+func (s *Steer) Remove() error {
+	err := Remove(s.cfg.PinDir, s.cfg.Name)
+	return errors.Join(err, s.Close())
+}
 
-// Remove detaches and unpins what was attached for the vmac of that name, which need not exist any more.
-func Remove(pinDir, name string) error { return errors.ErrUnsupported }
-
-// Reasons are the names of all counters, in order.
-func Reasons() []string { return nil }
+// Remove detaches and unpins what was attached for the vmac of that name, which need not exist any more. It acts in the
+// network namespace of the calling thread. That nothing is left of it is no error.
+func Remove(pinDir, name string) error {
+	p, err := pinsOf(pinDir, name)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(p.detachTCX(), p.remove(), detachClsactAnywhere(name)); err != nil {
+		return fmt.Errorf("remove service path of %s: %w", name, err)
+	}
+	return nil
+}

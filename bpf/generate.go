@@ -1,0 +1,3 @@
+package bpf
+
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -no-global-types -type reason -target bpfel,bpfeb program program.c -- -O2 -Wall -Wextra -Werror
