@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -27,6 +28,16 @@ func (b *Builder) bin(name string) string { return filepath.Join(b.Dir, "bin", n
 // Build builds what is not there in its present version, then the images.
 func (b *Builder) Build(ctx context.Context) error {
 	if err := os.MkdirAll(filepath.Join(b.Dir, "bin"), 0o755); err != nil {
+		return err
+	}
+	// Labs of other names share the directory; whoever comes second finds all
+	// built.
+	lock, err := os.Create(filepath.Join(b.Dir, "bin", ".lock"))
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return err
 	}
 	for i, c := range components {

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,10 +19,11 @@ import (
 	"github.com/berthdev/berth/tests/cluster/proc"
 )
 
-// Up brings the lab up and returns when nodes and DNS are ready.
+// Up brings the lab up and returns when nodes and DNS are ready. No proxy mode
+// means nftables, or whatever a lab that is up already has.
 func (l *Lab) Up(ctx context.Context, proxyMode string) error {
 	switch proxyMode {
-	case "nftables", "iptables", "none":
+	case "", "nftables", "iptables", "none":
 	default:
 		return fmt.Errorf("proxy mode %q: want nftables, iptables or none", proxyMode)
 	}
@@ -41,7 +43,7 @@ func (l *Lab) Up(ctx context.Context, proxyMode string) error {
 	if l.spec.Slot, err = fabric.FreeSlot(l.Name); err != nil {
 		return err
 	}
-	l.spec.ProxyMode = proxyMode
+	l.spec.ProxyMode = cmp.Or(proxyMode, "nftables")
 	if err := l.plan(); err != nil {
 		return err
 	}
@@ -72,7 +74,7 @@ func (l *Lab) save() error {
 
 // alreadyUp says so, or what a lab that is not lacks.
 func (l *Lab) alreadyUp(ctx context.Context, proxyMode string) error {
-	if l.spec.ProxyMode != proxyMode {
+	if proxyMode != "" && l.spec.ProxyMode != proxyMode {
 		return fmt.Errorf("lab %q is up with proxy mode %s, not %s: run `lab down` first", l.Name, l.spec.ProxyMode, proxyMode)
 	}
 	for _, p := range l.table.All() {

@@ -122,7 +122,7 @@ func parse(command string, args []string) (options, error) {
 	f.Usage = func() { fmt.Fprint(os.Stderr, usage) }
 	f.StringVar(&o.dir, "dir", "", "")
 	f.StringVar(&o.name, "name", "berth", "")
-	f.StringVar(&o.proxyMode, "proxy-mode", "nftables", "")
+	f.StringVar(&o.proxyMode, "proxy-mode", "", "")
 	f.BoolVar(&o.controlPlaneOnly, "control-plane-only", false, "")
 	if err := f.Parse(args); err != nil {
 		return o, err
