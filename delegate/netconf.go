@@ -90,16 +90,27 @@ func ParseConfig(data []byte) (*Config, error) {
 	if c.IPs, err = askedIPs(raw.RuntimeConfig.IPs, raw.Args.CNI.IPs); err != nil {
 		return nil, fmt.Errorf("network %q: %w", raw.Name, err)
 	}
-	if raw.PrevResult != nil {
-		prev := &types.PluginConf{CNIVersion: raw.CNIVersion, RawPrevResult: raw.PrevResult}
-		if err := version.ParsePrevResult(prev); err != nil {
-			return nil, fmt.Errorf("network %q: prevResult: %w", raw.Name, err)
-		}
-		if c.PrevResult, err = types100.NewResultFromResult(prev.PrevResult); err != nil {
-			return nil, fmt.Errorf("network %q: prevResult: %w", raw.Name, err)
-		}
+	if c.PrevResult, err = prevResult(raw.CNIVersion, raw.PrevResult); err != nil {
+		return nil, fmt.Errorf("network %q: prevResult: %w", raw.Name, err)
 	}
 	return c, nil
+}
+
+// prevResult converts a result of any version; nil stays nil.
+func prevResult(cniVersion string, raw map[string]any) (*types100.Result, error) {
+	if raw == nil {
+		return nil, nil
+	}
+	for key, value := range raw { // cni v1.3.1 panics when it converts an interface, address or route that is null
+		if list, ok := value.([]any); ok && slices.Contains(list, nil) {
+			return nil, fmt.Errorf("%s has a null in it", key)
+		}
+	}
+	conf := &types.PluginConf{CNIVersion: cniVersion, RawPrevResult: raw}
+	if err := version.ParsePrevResult(conf); err != nil {
+		return nil, err
+	}
+	return types100.NewResultFromResult(conf.PrevResult)
 }
 
 func askedIPs(runtime []string, args json.RawMessage) ([]netip.Addr, error) {

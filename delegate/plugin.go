@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
@@ -54,14 +55,27 @@ func add(args *skel.CmdArgs) error {
 	if err := json.Unmarshal(args.StdinData, &conf); err != nil {
 		return types.NewError(types.ErrDecodingFailure, err.Error(), "")
 	}
-	result, err := types100.NewResult(reply)
-	if err == nil && len(result.(*types100.Result).IPs) == 0 {
-		err = errors.New("it has no address")
-	}
+	result, err := parseResult(reply)
 	if err != nil {
 		return malformed(PathAdd, "a CNI result", err, reply)
 	}
 	return types.PrintResult(result, conf.CNIVersion)
+}
+
+// parseResult wants a result of version 1.x with an address, and nothing in it that would crash its conversion.
+func parseResult(data []byte) (*types100.Result, error) {
+	r, err := types100.NewResult(data)
+	if err != nil {
+		return nil, err
+	}
+	result := r.(*types100.Result)
+	switch {
+	case len(result.IPs) == 0:
+		return nil, errors.New("it has no address")
+	case slices.Contains(result.IPs, nil) || slices.Contains(result.Interfaces, nil) || slices.Contains(result.Routes, nil):
+		return nil, errors.New("it has a null in a list")
+	}
+	return result, nil
 }
 
 func del(args *skel.CmdArgs) error {

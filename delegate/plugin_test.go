@@ -214,6 +214,8 @@ func TestMalformedAnswer(t *testing.T) {
 		{"empty", 200, "", "not a CNI result"},
 		{"no version", 200, `{"ips":[{"address":"10.6.1.7/16"}]}`, "not a CNI result"},
 		{"no address", 200, `{"cniVersion":"1.1.0"}`, "it has no address"},
+		{"null for an address", 200, `{"cniVersion":"1.1.0","ips":[null]}`, "a null in a list"},
+		{"null for a route", 200, `{"cniVersion":"1.1.0","ips":[{"address":"10.6.1.7/16"}],"routes":[null]}`, "a null in a list"},
 		{"bad address", 200, `{"cniVersion":"1.1.0","ips":[{"address":"10.6.1.777/16"}]}`, "10.6.1.777"},
 		{"error page", 502, "<h1>Bad Gateway</h1>", "HTTP status 502"},
 		{"error without code", 500, `{"msg":"x"}`, "HTTP status 500"},

@@ -72,13 +72,12 @@ func Interfaces(podAnnotations map[string]string, namespace string) ([]Interface
 		list = append(list, next)
 	}
 
-	list[0].DefaultRoute = true
+	asked := false
 	for i := range list {
-		if list[i].Gateways != nil {
-			list[0].DefaultRoute = list[0].Gateways != nil
-			list[i].DefaultRoute = true
-		}
+		list[i].DefaultRoute = list[i].Gateways != nil
+		asked = asked || list[i].DefaultRoute
 	}
+	list[0].DefaultRoute = list[0].DefaultRoute || !asked
 	return list, nil
 }
 

@@ -1,0 +1,310 @@
+package nad
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/berthdev/berth/delegate"
+)
+
+// kv makes a map of annotations of keys and values in turn.
+func kv(pairs ...string) map[string]string {
+	m := map[string]string{}
+	for i := 0; i < len(pairs); i += 2 {
+		m[pairs[i]] = pairs[i+1]
+	}
+	return m
+}
+
+func route(dst, gw string, byPod bool) Route {
+	r := Route{ByPod: byPod}
+	r.Dst = netip.MustParsePrefix(dst)
+	if gw != "" {
+		r.GW = netip.MustParseAddr(gw)
+	}
+	return r
+}
+
+func ipam(ipam delegate.IPAM) *delegate.Config { return &delegate.Config{IPAM: ipam} }
+
+func TestResolve(t *testing.T) {
+	const two = "store-net@net1,other"
+	list := func(s ...string) []string { return s }
+	tests := []struct {
+		name     string
+		pod, ns  map[string]string
+		ifName   string // net1 if empty
+		config   *delegate.Config
+		ips      []netip.Addr
+		want     Ask
+		warnings []string
+	}{{
+		name: "nothing said",
+	}, {
+		name: "ippool, short",
+		pod:  kv(PoolAnnotation, "zone-a, zone-b"),
+		want: Ask{Source: "pod annotation berth.dev/ippool", Any: list("zone-a", "zone-b")},
+	}, {
+		name: "ippool, pattern with brackets",
+		pod:  kv(PoolAnnotation, "[ab]-zone,zone-?"),
+		want: Ask{Source: "pod annotation berth.dev/ippool", Any: list("[ab]-zone", "zone-?")},
+	}, {
+		name: "ippool, list",
+		pod:  kv(PoolAnnotation, `["zone-a", "zone-*"]`),
+		want: Ask{Source: "pod annotation berth.dev/ippool", Any: list("zone-a", "zone-*")},
+	}, {
+		name: "ippool by family",
+		pod:  kv(PoolAnnotation, `{"ipv4":["a","b"],"ipv6":["c"]}`),
+		want: Ask{Source: "pod annotation berth.dev/ippool", IPv4: list("a", "b"), IPv6: list("c")},
+	}, {
+		name: "Spiderpool's ippool, one family",
+		pod:  kv(spiderPool, " {\n\"ipv4\": [\"a\"], \"ipv6\": []}\n"),
+		want: Ask{Source: "pod annotation ipam.spidernet.io/ippool", IPv4: list("a")},
+	}, {
+		name: "ippools, short",
+		pod:  kv(PoolsAnnotation, "net1=zone-a,zone-b; net2 = store;", networksAnnotation, two),
+		want: Ask{Source: "pod annotation berth.dev/ippools", Any: list("zone-a", "zone-b")},
+	}, {
+		name:   "ippools in lines",
+		pod:    kv(PoolsAnnotation, "net1=zone-a\n\nnet2=store\n", networksAnnotation, two),
+		ifName: "net2",
+		want:   Ask{Source: "pod annotation berth.dev/ippools", Any: list("store")},
+	}, {
+		name: "ippools in JSON",
+		pod:  kv(PoolsAnnotation, `[{"interface":"net1","ipv4":["a"],"cleangateway":true},{"interface":"net2","ipv6":["b"]}]`, networksAnnotation, two),
+		want: Ask{Source: "pod annotation berth.dev/ippools", IPv4: list("a"), NoDefaultRoute: true},
+	}, {
+		name:   "cleangateway of the network counts unless the entry speaks of it",
+		pod:    kv(spiderPools, `[{"interface":"net1","ipv4":["a"],"cleangateway":false},{"interface":"net2","ipv4":["a"]}]`, networksAnnotation, two),
+		config: ipam(delegate.IPAM{NoDefaultRoute: true}),
+		want:   Ask{Source: "pod annotation ipam.spidernet.io/ippools", IPv4: list("a")},
+	}, {
+		name:   "cleangateway of the network",
+		pod:    kv(spiderPools, `[{"interface":"net1","ipv4":["a"],"cleangateway":false},{"interface":"net2","ipv4":["a"]}]`, networksAnnotation, two),
+		config: ipam(delegate.IPAM{NoDefaultRoute: true}),
+		ifName: "net2",
+		want:   Ask{Source: "pod annotation ipam.spidernet.io/ippools", IPv4: list("a"), NoDefaultRoute: true},
+	}, {
+		name:   "Spiderpool's list by order, all interfaces",
+		pod:    kv(spiderPools, `[{"ipv4":["a"]},{"ipv4":["b"]},{"ipv4":["c"]}]`, networksAnnotation, two),
+		ifName: "net1",
+		want:   Ask{Source: "pod annotation ipam.spidernet.io/ippools", IPv4: list("b")},
+	}, {
+		name:   "Spiderpool's list by order, all but the default network",
+		pod:    kv(spiderPools, `[{"ipv4":["a"]},{"ipv4":["b"]}]`, networksAnnotation, two),
+		ifName: "net1",
+		want:   Ask{Source: "pod annotation ipam.spidernet.io/ippools", IPv4: list("a")},
+	}, {
+		name: "ippools before ippool",
+		pod:  kv(PoolsAnnotation, "net1=x", PoolAnnotation, "y", networksAnnotation, two),
+		want: Ask{Source: "pod annotation berth.dev/ippools", Any: list("x")},
+	}, {
+		name:   "ippools without this interface: ippool",
+		pod:    kv(PoolsAnnotation, "net1=x", PoolAnnotation, "y", networksAnnotation, two),
+		ifName: "net2",
+		want:   Ask{Source: "pod annotation berth.dev/ippool", Any: list("y")},
+	}, {
+		name:   "ippools without this interface: namespace",
+		pod:    kv(PoolsAnnotation, "net1=x", networksAnnotation, two),
+		ns:     kv(PoolAnnotation, "y"),
+		ifName: "net2",
+		want:   Ask{Source: "namespace annotation berth.dev/ippool", Any: list("y")},
+	}, {
+		name:   "pod before namespace before network",
+		pod:    kv(PoolAnnotation, "x"),
+		ns:     kv(PoolAnnotation, "y"),
+		config: ipam(delegate.IPAM{Pools: list("z")}),
+		want:   Ask{Source: "pod annotation berth.dev/ippool", Any: list("x")},
+	}, {
+		name:   "namespace before network",
+		ns:     kv(PoolAnnotation, `{"ipv4":["y"]}`),
+		config: ipam(delegate.IPAM{Pools: list("z")}),
+		want:   Ask{Source: "namespace annotation berth.dev/ippool", IPv4: list("y")},
+	}, {
+		name: "Spiderpool's namespace",
+		ns:   kv(spiderIPv4, `["a","b"]`, spiderIPv6, `["c"]`),
+		want: Ask{Source: "namespace annotation ipam.spidernet.io/default-ipv4-ippool and ipam.spidernet.io/default-ipv6-ippool",
+			IPv4: list("a", "b"), IPv6: list("c")},
+	}, {
+		name: "Spiderpool's namespace, one family",
+		ns:   kv(spiderIPv6, `["c"]`),
+		want: Ask{Source: "namespace annotation ipam.spidernet.io/default-ipv6-ippool", IPv6: list("c")},
+	}, {
+		name:     "native namespace beside Spiderpool's",
+		ns:       kv(PoolAnnotation, "x", spiderIPv4, `["a"]`),
+		want:     Ask{Source: "namespace annotation berth.dev/ippool", Any: list("x")},
+		warnings: list("annotation ipam.spidernet.io/default-ipv4-ippool is ignored, since berth.dev/ippool is set too"),
+	}, {
+		name:   "network",
+		config: ipam(delegate.IPAM{Pools: list("z")}),
+		want:   Ask{Source: "NAD ipam section", Any: list("z")},
+	}, {
+		name:   "network by family",
+		config: ipam(delegate.IPAM{IPv6: list("z")}),
+		want:   Ask{Source: "NAD ipam section", IPv6: list("z")},
+	}, {
+		name:     "native beside foreign, which is not even read",
+		pod:      kv(PoolAnnotation, "x", spiderPools, "not even JSON", spiderPool, "{"),
+		want:     Ask{Source: "pod annotation berth.dev/ippool", Any: list("x")},
+		warnings: list("annotation ipam.spidernet.io/ippools and ipam.spidernet.io/ippool is ignored, since berth.dev/ippool is set too"),
+	}, {
+		name:     "SpiderSubnet",
+		pod:      kv("ipam.spidernet.io/subnet", `{"ipv4":["s"]}`),
+		warnings: list("pod annotation ipam.spidernet.io/subnet is ignored: Berth makes no pools from it; name pools in berth.dev/ippool"),
+	}, {
+		name:   "routes",
+		pod:    kv(RoutesAnnotation, "10.0.0.0/16 via 10.6.0.2; fd00:1::/64 via fd00::2\n10.1.0.1 via 10.6.0.2"),
+		config: ipam(delegate.IPAM{Routes: []delegate.Route{route("172.16.0.0/12", "", false).Route}}),
+		want: Ask{Routes: []Route{route("172.16.0.0/12", "", false), route("10.0.0.0/16", "10.6.0.2", true),
+			route("fd00:1::/64", "fd00::2", true), route("10.1.0.1/32", "10.6.0.2", true)}},
+	}, {
+		name: "Spiderpool's routes, with host bits",
+		pod:  kv(spiderRoutes, `[{"dst":"10.0.0.1/16","gw":"192.168.1.1"}]`),
+		want: Ask{Routes: []Route{route("10.0.0.0/16", "192.168.1.1", true)}},
+	}, {
+		name:     "native routes beside Spiderpool's",
+		pod:      kv(RoutesAnnotation, `[{"dst":"::/0","gw":"fe80::1"}]`, spiderRoutes, "x"),
+		want:     Ask{Routes: []Route{route("::/0", "fe80::1", true)}},
+		warnings: list("annotation ipam.spidernet.io/routes is ignored, since berth.dev/routes is set too"),
+	}, {
+		name:   "steering of the pod",
+		pod:    kv(SteeringAnnotation, "always"),
+		config: ipam(delegate.IPAM{Steering: "Never"}),
+		want:   Ask{Steering: "Always"},
+	}, {
+		name:   "steering of the network",
+		config: ipam(delegate.IPAM{Steering: "Never"}),
+		want:   Ask{Steering: "Never"},
+	}, {
+		name:   "addresses from everywhere, each once",
+		pod:    kv(networksAnnotation, `[{"name":"a","ips":["10.6.1.7/16"]},{"name":"b","ips":["10.9.9.9"]}]`),
+		config: &delegate.Config{IPs: addrs("10.6.1.7", "10.6.1.9")},
+		ips:    addrs("10.6.1.8", "10.6.1.7"),
+		want:   Ask{IPs: addrs("10.6.1.7", "10.6.1.8", "10.6.1.9")},
+	}, {
+		name:   "the default network",
+		ifName: "eth0",
+		want:   Ask{Default: true, DefaultRoute: true},
+	}, {
+		name: "the default route",
+		pod:  kv(networksAnnotation, `[{"name":"a","default-route":["10.6.0.1"]}]`),
+		want: Ask{DefaultRoute: true},
+	}, {
+		name:   "an interface that the annotations do not tell of",
+		pod:    kv(PoolsAnnotation, "net7=x"),
+		ifName: "net7",
+		want:   Ask{Source: "pod annotation berth.dev/ippools", Any: list("x")},
+	}}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			in := Input{PodAnnotations: test.pod, NamespaceAnnotations: test.ns, Namespace: "shop", IfName: test.ifName, Config: test.config, IPs: test.ips}
+			if in.IfName == "" {
+				in.IfName = "net1"
+			}
+			got, warnings, err := Resolve(in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(test.want, got, cmpAddrs); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(test.warnings, warnings); diff != "" {
+				t.Errorf("warnings (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestResolveErrors: each message names the annotation and says what to write.
+func TestResolveErrors(t *testing.T) {
+	tests := []struct{ key, value, want string }{
+		{PoolAnnotation, "", "names no pool"},
+		{PoolAnnotation, " , ", "empty pool name"},
+		{PoolAnnotation, "zone-a zone-b", `"zone-a zone-b", which is no pool name`},
+		{PoolAnnotation, "zone-[a", `malformed pattern "zone-[a"`},
+		{PoolAnnotation, "[]", "names no pool"},
+		{PoolAnnotation, `["a",1]`, `is not ["POOL", …]`},
+		{PoolAnnotation, `[""]`, "empty pool name"},
+		{PoolAnnotation, "{}", "names no pool, neither ipv4 nor ipv6"},
+		{PoolAnnotation, `{"ipv4":[],"ipv6":[]}`, "names no pool, neither ipv4 nor ipv6"},
+		{PoolAnnotation, `{"ipv4":"a"}`, `is not {"ipv4": [POOL…], "ipv6": [POOL…]}`},
+		{PoolAnnotation, `{"ipv4":["a"],"v6":["b"]}`, `unknown field "v6"`},
+		{PoolAnnotation, `{"ipv4":["a"]} x`, "something follows"},
+		{PoolAnnotation, `{"ipv4":["a"]`, "is not"},
+		{PoolAnnotation, `{"ipv4":["A"]}`, `ipv4 has "A"`},
+		{PoolAnnotation, `{"ipv6":["a",""]}`, `ipv6 has an empty pool name`},
+		{PoolsAnnotation, "", "names no interface"},
+		{PoolsAnnotation, ";", "names no interface"},
+		{PoolsAnnotation, "[]", "names no interface"},
+		{PoolsAnnotation, "zone-a", `"zone-a"; write INTERFACE=POOL,POOL`},
+		{PoolsAnnotation, "=zone-a", `"=zone-a"; write INTERFACE=POOL,POOL`},
+		{PoolsAnnotation, "net1=", "interface net1 names no pool"},
+		{PoolsAnnotation, "net1=a;net1=b", "two entries for interface net1"},
+		{PoolsAnnotation, "net1=a=b", `"a=b", which is no pool name`},
+		{PoolsAnnotation, "net2=a", "names interface net2, but the pod has eth0, net1; correct it"},
+		{PoolsAnnotation, `[{"interface":"net1","ipv4":["a"]},{"ipv4":["b"]}]`, "name it in every one"},
+		{PoolsAnnotation, `[{"interface":"net1"}]`, "interface net1 names no pool"},
+		{PoolsAnnotation, `[{"ipv4":["a"]},{}]`, "entry 1 names no pool"},
+		{PoolsAnnotation, `[{"interface":"net1","ipv4":["a"]},{"interface":"net1","ipv4":["b"]}]`, "two entries for interface net1"},
+		{PoolsAnnotation, `[{"interface":"net1","pools":["a"]}]`, `unknown field "pools"`},
+		{PoolsAnnotation, `{"interface":"net1"}`, "is not [{"},
+		{PoolsAnnotation, `[{"ipv4":["a"]},{"ipv4":["a"]},{"ipv4":["a"]}]`, "3 entries without interface, but the pod has eth0, net1"},
+		{RoutesAnnotation, "", "names no route"},
+		{RoutesAnnotation, "[]", "names no route"},
+		{RoutesAnnotation, "10.0.0.0/16", "write CIDR via ADDRESS"},
+		{RoutesAnnotation, "10.0.0.0/16 by 10.6.0.1", "write CIDR via ADDRESS"},
+		{RoutesAnnotation, "10.0.0.0/16 via x", `gw "x" (to 10.0.0.0/16) is no IP address`},
+		{RoutesAnnotation, `[{"dst":"10.0.0.0/16"}]`, "no gw for dst 10.0.0.0/16"},
+		{RoutesAnnotation, `[{"dst":"10.0.0.0/16","via":"10.6.0.1"}]`, `unknown field "via"`},
+		{RoutesAnnotation, `[{"dst":"10.0.0.0/16","gw":"fe80::1"}]`, "other family"},
+		{SteeringAnnotation, "sometimes", "none of Auto, Always, Never"},
+		{networksAnnotation, "a/b/c", "write name"},
+	}
+	for _, test := range tests {
+		pod := kv(networksAnnotation, "a", test.key, test.value)
+		ask, _, err := Resolve(Input{PodAnnotations: pod, Namespace: "shop", IfName: "net1"})
+		if err == nil || !strings.Contains(err.Error(), test.want) || !strings.HasPrefix(err.Error(), "pod annotation "+test.key+": ") {
+			t.Errorf("%s %s:\n got %+v, %v\nwant %s", test.key, test.value, ask, err, test.want)
+		}
+	}
+	for _, test := range []struct{ key, value, want string }{
+		{PoolAnnotation, "", "names no pool"},
+		{spiderIPv4, "a", `is not ["POOL", …]`},
+		{spiderIPv6, "[]", "names no pool"},
+	} {
+		_, _, err := Resolve(Input{NamespaceAnnotations: kv(test.key, test.value), IfName: "eth0"})
+		if err == nil || !strings.Contains(err.Error(), test.want) || !strings.HasPrefix(err.Error(), "namespace annotation "+test.key+": ") {
+			t.Errorf("%s %s: %v, want %s", test.key, test.value, err, test.want)
+		}
+	}
+}
+
+func TestLongValue(t *testing.T) {
+	_, _, err := Resolve(Input{PodAnnotations: kv(PoolAnnotation, strings.Repeat("é", 10000)), IfName: "eth0"})
+	if err == nil || len(err.Error()) > 50000 {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestExpand(t *testing.T) {
+	pools := []string{"store", "zone-a", "zone-b", "zone-b.old"}
+	tests := []struct{ patterns, want, missing []string }{
+		{nil, nil, nil},
+		{[]string{"store"}, []string{"store"}, nil},
+		{[]string{"zone-*", "store"}, []string{"zone-a", "zone-b", "zone-b.old", "store"}, nil},
+		{[]string{"zone-b", "zone-*"}, []string{"zone-b", "zone-a", "zone-b.old"}, nil},
+		{[]string{"zone-[ab]", "nope-*", "x"}, []string{"zone-a", "zone-b"}, []string{"nope-*", "x"}},
+		{[]string{"zone-?"}, []string{"zone-a", "zone-b"}, nil},
+		{[]string{"zone"}, nil, []string{"zone"}},
+		{[]string{"[", "*"}, pools, []string{"["}},
+	}
+	for _, test := range tests {
+		got, missing := Expand(test.patterns, pools)
+		if !cmp.Equal(test.want, got) || !cmp.Equal(test.missing, missing) {
+			t.Errorf("%v: %v, %v; want %v, %v", test.patterns, got, missing, test.want, test.missing)
+		}
+	}
+}
