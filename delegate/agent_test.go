@@ -92,8 +92,8 @@ func newAgent(t testing.TB, answer func(path string, req delegate.Request) (int,
 		w.WriteHeader(status)
 		fmt.Fprint(w, body)
 	})}
-	go server.Serve(listener)
-	t.Cleanup(func() { server.Close() })
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(func() { _ = server.Close() })
 	return a
 }
 

@@ -79,7 +79,7 @@ func TestPost(t *testing.T) {
 		}
 		w.WriteHeader(209)
 		for half := range 2 {
-			w.Write(body[half*len(body)/2 : (half+1)*len(body)/2])
+			_, _ = w.Write(body[half*len(body)/2 : (half+1)*len(body)/2])
 			if len(body)%2 == 1 {
 				w.(http.Flusher).Flush() // forces chunks
 			}
@@ -121,7 +121,7 @@ func serve(t *testing.T, handler http.HandlerFunc) (socket string) {
 		t.Fatal(err)
 	}
 	server := &http.Server{Handler: handler}
-	go server.Serve(listener)
-	t.Cleanup(func() { server.Close() })
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(func() { _ = server.Close() })
 	return socket
 }

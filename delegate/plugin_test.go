@@ -162,7 +162,7 @@ func TestAgentAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	listener.SetUnlinkOnClose(false)
-	listener.Close()
+	_ = listener.Close()
 	noSocket := filepath.Join(dir, "file")
 	if err := os.WriteFile(noSocket, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -196,7 +196,7 @@ func newHangUp(t *testing.T) string {
 			if err != nil {
 				return
 			}
-			conn.Read(make([]byte, 10))
+			_, _ = conn.Read(make([]byte, 10))
 			conn.Close()
 		}
 	}()

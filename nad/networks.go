@@ -134,7 +134,7 @@ func parseNetworks(s, namespace string) ([]network, error) {
 		case n.Name == "":
 			return nil, errors.New("has an element that names no network")
 		case len(name) > ifNameLen || strings.ContainsAny(name, " \t\n\v\f\r/:") || name == "." || name == "..":
-			return nil, fmt.Errorf("has the interface %q; the name of an interface has 1 to %d characters, no space, / or :", name, ifNameLen)
+			return nil, fmt.Errorf("has the interface %q; a name has 1 to %d characters, and neither space nor / nor : among them", name, ifNameLen)
 		}
 	}
 	return list, nil

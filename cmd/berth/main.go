@@ -2,6 +2,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"runtime/debug"
 
@@ -15,7 +16,7 @@ func main() {
 	debug.SetGCPercent(-1) // it lives for one request and ends before it has garbage worth collecting
 	if err := delegate.Main("CNI IPAM plugin berth " + version); err != nil {
 		if printErr := err.Print(); printErr != nil {
-			os.Stderr.WriteString(err.Error() + "\n")
+			fmt.Fprintln(os.Stderr, err)
 		}
 		os.Exit(1)
 	}
