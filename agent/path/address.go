@@ -21,26 +21,30 @@ type ownAddress struct {
 
 // ownAddresses reads the node's addresses. Everything of global scope counts, whatever link it is on: kubelet's, a
 // node-local DNS's 169.254.20.10, a bridge's. Not counted: loopback and link-local scope, addresses that are not (yet, or any
-// more) usable, those of vmacs, and the virtual addresses of an IPVS kube-proxy, which are services.
-func (k *kernel) ownAddresses(vmacs map[int]bool) ([]ownAddress, error) {
+// more) usable, and the virtual addresses of an IPVS kube-proxy, which are services. Those of vmacs should not be, and come
+// back as strays.
+func (k *kernel) ownAddresses(vmacs map[int]bool) (own []ownAddress, strays []netlink.Addr, err error) {
 	ipvs := 0
 	if link, err := k.LinkByName("kube-ipvs0"); err == nil {
 		ipvs = link.Attrs().Index
 	}
 	list, err := retry(func() ([]netlink.Addr, error) { return k.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
-		return nil, fmt.Errorf("list the node's addresses: %w", err)
+		return nil, nil, fmt.Errorf("list the node's addresses: %w", err)
 	}
-	var own []ownAddress
 	for _, a := range list {
-		if a.LinkIndex == ipvs || vmacs[a.LinkIndex] {
+		if vmacs[a.LinkIndex] {
+			strays = append(strays, a)
+			continue
+		}
+		if a.LinkIndex == ipvs {
 			continue
 		}
 		if o, ok := toOwnAddress(a); ok {
 			own = append(own, o)
 		}
 	}
-	return markVirtual(own), nil
+	return markVirtual(own), strays, nil
 }
 
 func toOwnAddress(a netlink.Addr) (ownAddress, bool) {

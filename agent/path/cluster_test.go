@@ -66,10 +66,10 @@ func (n *node) steering() Prefixes {
 
 func newCluster(t testing.TB, nodes int) *cluster {
 	t.Helper()
-	c := &cluster{t: t, wire: netns.New(t)}
+	c := &cluster{t: t, wire: namespace(t)}
 	ip(t, c.wire, "link add br0 type bridge\nlink set br0 up\n")
 	for i := 1; i <= nodes; i++ {
-		n := &node{NS: netns.New(t), t: t, n: i}
+		n := &node{NS: namespace(t), t: t, n: i}
 		n.cfg = Config{NodeName: fmt.Sprintf("node-%d", i), PinDir: bpffs(t) + "/berth", Idle: time.Minute}
 		c.nodes = append(c.nodes, n)
 		c.plug(n)
@@ -86,12 +86,21 @@ func newCluster(t testing.TB, nodes int) *cluster {
 	return c
 }
 
+// namespace is one where IPv6 addresses are usable at once.
+func namespace(t testing.TB) *netns.NS {
+	t.Helper()
+	ns := netns.New(t)
+	run(t, ns, "", "sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0")
+	return ns
+}
+
 // plug gives a node its NIC. It can be done again after the NIC was deleted.
 func (c *cluster) plug(n *node) {
 	c.t.Helper()
 	pair(c.t, n.NS, "eth0", c.wire, fmt.Sprintf("port%d", n.n))
 	ip(c.t, c.wire, "link set port%d master br0 up\n", n.n)
-	ip(c.t, n.NS, "link set eth0 up\naddress add 10.6.0.1%d/16 dev eth0\naddress add 2001:db8:6::1%d/64 dev eth0 nodad\n", n.n, n.n)
+	ip(c.t, n.NS, "link set eth0 up\naddress add 10.6.0.1%d/16 dev eth0\naddress add 2001:db8:6::1%d/64 dev eth0 nodad\n"+
+		"route add default via 10.6.255.254\nroute add default via 2001:db8:6::ffff\n", n.n, n.n)
 }
 
 func overlayRoute(t testing.TB, from, to *node) {
@@ -135,7 +144,7 @@ func (p *pod) endpoints() (eps []Endpoint) {
 
 func (n *node) pod(i int) *pod {
 	n.t.Helper()
-	p := &pod{NS: netns.New(n.t), addrs: []netip.Addr{addr("10.6.%d.%d", n.n, i), addr("2001:db8:6:0:%d::%d", n.n, i)}}
+	p := &pod{NS: namespace(n.t), addrs: []netip.Addr{addr("10.6.%d.%d", n.n, i), addr("2001:db8:6:0:%d::%d", n.n, i)}}
 	n.Do(func() {
 		parent, err := netlink.LinkByName("eth0")
 		if err != nil {
@@ -185,7 +194,7 @@ func (n *node) attached(i int) *pod {
 // overlayPod is a pod on the cluster's default network.
 func (n *node) overlayPod() *pod {
 	n.t.Helper()
-	p := &pod{NS: netns.New(n.t), addrs: []netip.Addr{addr("10.244.%d.9", n.n), addr("2001:db8:244:%d::9", n.n)}}
+	p := &pod{NS: namespace(n.t), addrs: []netip.Addr{addr("10.244.%d.9", n.n), addr("2001:db8:244:%d::9", n.n)}}
 	pair(n.t, n.NS, "cni0", p.NS, "eth0")
 	ip(n.t, n.NS, "link set cni0 up\naddress add 10.244.%d.1/24 dev cni0\naddress add 2001:db8:244:%d::1/64 dev cni0 nodad\n", n.n, n.n)
 	ip(n.t, p.NS, "link set eth0 up\naddress add %s/24 dev eth0\naddress add %s/64 dev eth0 nodad\n"+

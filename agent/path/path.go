@@ -20,6 +20,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/vishvananda/netlink"
 )
 
 // Endpoint is one address of one local pod interface that is a macvlan child in bridge mode of Parent.
@@ -61,7 +63,8 @@ type Path struct {
 	desired  endpoints
 	vmacs    map[string]*vmac // by parent
 	own      []ownAddress
-	watching bool // own is kept fresh by events
+	strays   []netlink.Addr // addresses on vmacs
+	watching bool           // own is kept fresh by events
 	warned   string
 }
 

@@ -43,7 +43,7 @@ func (p *Path) reconcile(mend bool) error {
 			errs = append(errs, p.forget(v))
 		}
 	}
-	errs = append(errs, p.removeIdle(), p.translate())
+	errs = append(errs, p.removeStrays(), p.removeIdle(), p.translate())
 	p.changed = false
 	p.mine.Store(p.interests())
 	return errors.Join(errs...)
@@ -273,6 +273,19 @@ func (p *Path) detach(eps []Endpoint) error {
 	return errors.Join(errs...)
 }
 
+// removeStrays takes addresses off vmacs. The masquerade would choose one, and nobody would answer to it.
+func (p *Path) removeStrays() error {
+	var errs []error
+	for _, a := range p.strays {
+		p.log.Warn("removing an address that someone has put on a vmac", "address", a.IPNet, "index", a.LinkIndex)
+		link := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: a.LinkIndex}}
+		if err := p.k.AddrDel(link, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.ENODEV) {
+			errs = append(errs, fmt.Errorf("delete address %s: %w", a.IPNet, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // removeIdle removes vmacs that have had no endpoint for Config.Idle.
 func (p *Path) removeIdle() error {
 	var errs []error
@@ -336,10 +349,10 @@ func (p *Path) readOwn() error {
 	for _, link := range links {
 		indexes[link.Attrs().Index] = true
 	}
-	own, err := k.ownAddresses(indexes)
+	own, strays, err := k.ownAddresses(indexes)
 	if err != nil {
 		return err
 	}
-	p.own = own
+	p.own, p.strays = own, strays
 	return nil
 }
