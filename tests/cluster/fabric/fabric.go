@@ -91,6 +91,21 @@ func Present(t *topology.Topology) bool {
 	return err == nil
 }
 
+// Lock keeps other labs on the machine, of whatever directory, from choosing
+// the slot that this one has chosen and not yet taken. The lock is on a
+// directory that every machine has, so that it leaves no file.
+func Lock() (unlock func(), err error) {
+	d, err := os.Open("/run")
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(d.Fd()), syscall.LOCK_EX); err != nil {
+		d.Close()
+		return nil, fmt.Errorf("lock /run: %w", err)
+	}
+	return func() { d.Close() }, nil
+}
+
 // FreeSlot finds a management range that no link of the root namespace is in,
 // the highest first, for low ones are likelier in use beyond the machine.
 func FreeSlot(name string) (int, error) {

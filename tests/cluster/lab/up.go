@@ -40,6 +40,23 @@ func (l *Lab) Up(ctx context.Context, proxyMode string) error {
 		return err
 	}
 	start := time.Now()
+	if err := l.wire(proxyMode); err != nil {
+		return err
+	}
+	if err := l.up(ctx); err != nil {
+		return fmt.Errorf("%w\n(what is up stays up to be looked at, logs are in %s; `lab down` removes it)", err, l.logs())
+	}
+	l.Say("lab %q is up after %.0f s: nodes node-a (zone a) and node-b (zone b)", l.Name, time.Since(start).Seconds())
+	return nil
+}
+
+// wire plans the lab, so that it does not meet another, and makes its network.
+func (l *Lab) wire(proxyMode string) error {
+	unlock, err := fabric.Lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if l.spec.Slot, err = fabric.FreeSlot(l.Name); err != nil {
 		return err
 	}
@@ -48,16 +65,16 @@ func (l *Lab) Up(ctx context.Context, proxyMode string) error {
 		return err
 	}
 	if fabric.Present(l.topo) {
-		return fmt.Errorf("lab %q: its namespaces or links exist already, of a lab in another --dir or half removed: "+
+		return fmt.Errorf("lab %q: its namespaces or links exist already, of a lab in another --dir: "+
 			"take that down with its --dir, or use another --name", l.Name)
 	}
 	if err := l.save(); err != nil {
 		return err
 	}
-	if err := l.up(ctx); err != nil {
-		return fmt.Errorf("%w\n(what is up stays up to be looked at, logs are in %s; `lab down` removes it)", err, l.logs())
+	l.Say("network: zones a (10.6.0.0/16, fd00:6::/64) and b (10.7.0.0/16, fd00:7::/64), management %s", l.topo.Mgmt4)
+	if err := fabric.Up(l.topo); err != nil {
+		return fmt.Errorf("network: %w; `lab down` removes what is there of it", err)
 	}
-	l.Say("lab %q is up after %.0f s: nodes node-a (zone a) and node-b (zone b)", l.Name, time.Since(start).Seconds())
 	return nil
 }
 
@@ -94,10 +111,6 @@ func (l *Lab) alreadyUp(ctx context.Context, proxyMode string) error {
 }
 
 func (l *Lab) up(ctx context.Context) error {
-	l.Say("network: zones a (10.6.0.0/16, fd00:6::/64) and b (10.7.0.0/16, fd00:7::/64), management %s", l.topo.Mgmt4)
-	if err := fabric.Up(l.topo); err != nil {
-		return fmt.Errorf("network: %w", err)
-	}
 	cp := l.controlPlane()
 	l.Say("certificates")
 	ca, err := cp.Certificates()
@@ -148,17 +161,45 @@ func (l *Lab) up(ctx context.Context) error {
 
 // waitReady waits for the nodes and for DNS.
 func (l *Lab) waitReady(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go l.watch(ctx, cancel)
 	k := l.kubectl()
-	if _, err := k.Run(ctx, "", "wait", "--for=condition=Ready", "node", "--all", "--timeout=60s"); err != nil {
+	_, err := k.Run(ctx, "", "wait", "--for=condition=Ready", "node", "--all", "--timeout=60s")
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
 		return fmt.Errorf("nodes not ready: %w\n%s", err, l.tails("node-a-kubelet", "node-b-kubelet", "node-a-containerd"))
 	}
 	l.Say("nodes are ready")
-	if _, err := k.Run(ctx, "", "rollout", "status", "-n", "kube-system", "deployment/coredns", "--timeout=60s"); err != nil {
+	_, err = k.Run(ctx, "", "rollout", "status", "-n", "kube-system", "deployment/coredns", "--timeout=60s")
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
 		pods, _ := k.Run(ctx, "", "describe", "pods", "-n", "kube-system", "-l", "k8s-app=kube-dns")
 		return fmt.Errorf("DNS not ready: %w\n%s\n%s", err, pods, l.tails("kube-controller-manager", "node-a-kubelet", "node-b-kubelet"))
 	}
 	l.Say("DNS is ready")
 	return nil
+}
+
+// watch ends a wait at once when a daemon has ended, and says which.
+func (l *Lab) watch(ctx context.Context, cancel context.CancelCauseFunc) {
+	for {
+		for _, p := range l.table.All() {
+			if !p.Alive() {
+				cancel(fmt.Errorf("%s has ended; the last lines of %s:\n%s", p.Name, p.Log, proc.Tail(p.Log, 15)))
+				return
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
 }
 
 func (l *Lab) tails(names ...string) string {

@@ -79,7 +79,7 @@ func (n *Node) mountScript() string {
 	for _, name := range slices.Sorted(maps.Keys(machineSysctls)) {
 		file := "/run/lab/sysctl/" + strings.ReplaceAll(name, "/", ".")
 		line("echo %s > %s", machineSysctls[name], file)
-		line("mount --bind %s /proc/sys/%s", file, name)
+		line("if [ -e /proc/sys/%[2]s ]; then mount --bind %[1]s /proc/sys/%[2]s; fi", file, name)
 	}
 	line("mount --make-rshared /")
 	return b.String()

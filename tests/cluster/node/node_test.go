@@ -36,7 +36,7 @@ func TestMountScriptOrder(t *testing.T) {
 		"mount -t bpf bpf /sys/fs/bpf",
 		" /opt\n",
 		"mount --bind /run/lab/node/cni-bin /opt/cni/bin",
-		"/proc/sys/kernel/panic\n",
+		" /proc/sys/kernel/panic;",
 		"mount --make-rshared /",
 	} {
 		i := strings.Index(s, step)
