@@ -349,3 +349,36 @@ func TestMacvlan(t *testing.T) {
 		})
 	}
 }
+
+// TestMAC: the address of the link is read in the pod's namespace, where there is one.
+func TestMAC(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	agent := newAgent(t, func(string, delegate.Request) (int, string) { return 200, addResult })
+	pod := netns.New(t)
+	const mac = "02:00:00:00:00:07"
+	pod.Do(func() {
+		hw, err := net.ParseMAC(mac)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "net1", HardwareAddr: hw}, PeerName: "peer"}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	for _, test := range []struct{ netns, ifName, want string }{
+		{pod.Path(), "net1", mac},
+		{pod.Path(), "net2", ""},
+		{pod.Path(), "lo", ""},
+		{"/dev/null", "net1", ""},
+		{"/no/such/netns", "net1", ""},
+	} {
+		_, cniErr := exe(t, buildBerth(t), "ADD", config("1.0.0", agent.socket), "CNI_NETNS="+test.netns, "CNI_IFNAME="+test.ifName)
+		if cniErr != nil {
+			t.Errorf("%s in %s: %v", test.ifName, test.netns, cniErr)
+		} else if got := agent.last(t).MAC; got != test.want {
+			t.Errorf("%s in %s: %q, want %q", test.ifName, test.netns, got, test.want)
+		}
+	}
+}

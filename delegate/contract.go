@@ -11,6 +11,21 @@
 //	/v1/gc      {}                                      7, 11
 //
 // A failure is any other HTTP status with a CNI error object {code, msg, details} as its body; the message says what to do.
+// The plugin hands it on as it is. If the agent does not answer, the plugin fails with 11 (50 for STATUS).
+//
+// DEL must succeed on a configuration that ADD would refuse, or a pod made with it never goes away.
+//
+// # The result of ADD
+//
+// Main plugins apply it with ipam.ConfigureIface and compare it with the kernel at CHECK. So (plugins v1.9.1, TestRoutes):
+//
+//   - Routes are made in their order. A next hop outside of the subnet needs a route of its own before it:
+//     {"dst": "169.254.1.1/32", "scope": 253}. A link-local IPv6 next hop needs none.
+//   - That route must have no gw, and so the IPv4 addresses no gateway: a route without gw gets the gateway of the first
+//     address of its family, and the kernel refuses it. A gw of 0.0.0.0 passes ADD, but CHECK does not find the route.
+//   - A gateway in ips makes no route. One of IPv6 makes ADD wait for duplicate address detection, up to 2 s. So leave it
+//     out, and give every route its gw; only ptp needs a gateway in each address.
+//   - interfaces and ips[].interface are the main plugin's to set.
 package delegate
 
 import (
