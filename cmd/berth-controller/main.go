@@ -1,0 +1,87 @@
+// Command berth-controller keeps the status of pools and frees the leases of pods that are gone. See package controller.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/berthdev/berth/controller"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if err := command(controller.Run).ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "berth-controller:", err)
+		os.Exit(1)
+	}
+}
+
+type runFunc func(context.Context, *rest.Config, controller.Config) error
+
+func command(run runFunc) *cobra.Command {
+	var cfg controller.Config
+	var kubeconfig, level string
+	cmd := &cobra.Command{
+		Use:           "berth-controller",
+		Short:         "Pool status and garbage collection of Berth; no pod waits for it",
+		Version:       version,
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var l slog.Level
+			if err := l.UnmarshalText([]byte(level)); err != nil {
+				return fmt.Errorf("--log-level: %w", err)
+			}
+			cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l}))
+			if err := check(cfg); err != nil {
+				return err
+			}
+			rc, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+			if err != nil {
+				return fmt.Errorf("%w; set --kubeconfig where there is no service account", err)
+			}
+			rc.QPS, rc.Burst = 50, 100
+			rc.UserAgent = "berth-controller/" + version
+			return run(cmd.Context(), rc, cfg)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&kubeconfig, "kubeconfig", "", "kubeconfig file; default: the pod's service account")
+	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&cfg.MetricsAddress, "metrics-address", ":9642", `address of /metrics; "0" for none`)
+	f.StringVar(&cfg.HealthAddress, "health-address", ":9643", `address of /healthz and /readyz; "0" for none`)
+	f.StringVar(&cfg.Namespace, "leader-election-namespace", os.Getenv("POD_NAMESPACE"), "namespace of the leader election lease; default: the pod's")
+	f.BoolVar(&cfg.NoLeaderElection, "no-leader-election", false, "run without a leader election lease; only ever as the one process")
+	f.DurationVar(&cfg.Interval, "gc-interval", controller.DefaultInterval, "time between looks at the leases")
+	f.DurationVar(&cfg.ConfirmAfter, "gc-confirm-after", controller.DefaultConfirmAfter,
+		"time between the first look that finds a pod gone and the one that may free its lease; below 30s a pod deleted by force may still run")
+	f.DurationVar(&cfg.ForgetAfter, "forget-after", controller.DefaultForgetAfter,
+		"time after its release at which a lease, which remembers its last holder, is deleted")
+	return cmd
+}
+
+func check(cfg controller.Config) error {
+	switch {
+	case cfg.Interval <= 0:
+		return errors.New("--gc-interval must be more than 0")
+	case cfg.ConfirmAfter <= 0:
+		return errors.New("--gc-confirm-after must be more than 0: a lease is never freed at first sight")
+	case cfg.ForgetAfter < 0:
+		return errors.New("--forget-after must not be negative")
+	}
+	return nil
+}

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/rest"
+
+	"github.com/berthdev/berth/controller"
+)
+
+const kubeconfig = `{apiVersion: v1, kind: Config, current-context: a,
+clusters: [{name: a, cluster: {server: "https://192.0.2.1"}}], users: [{name: a, user: {token: t}}], contexts: [{name: a, context: {cluster: a, user: a}}]}`
+
+func TestFlags(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := os.WriteFile(file, []byte(kubeconfig), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		name string
+		args []string
+		want string // part of the error; "": runs
+	}{
+		{name: "defaults"},
+		{name: "argument", args: []string{"run"}, want: `"run"`},
+		{name: "no interval", args: []string{"--gc-interval=0s"}, want: "--gc-interval"},
+		{name: "first sight", args: []string{"--gc-confirm-after=0s"}, want: "never freed at first sight"},
+		{name: "negative", args: []string{"--forget-after=-1s"}, want: "--forget-after"},
+		{name: "log level", args: []string{"--log-level=loud"}, want: "--log-level"},
+		{name: "no kubeconfig", args: []string{"--kubeconfig=/absent"}, want: "/absent"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			ran := false
+			cmd := command(func(_ context.Context, rc *rest.Config, cfg controller.Config) error {
+				ran = true
+				if rc.Host != "https://192.0.2.1" || cfg.ConfirmAfter != 45*time.Second || cfg.Log == nil {
+					t.Errorf("host %s, config %+v", rc.Host, cfg)
+				}
+				return nil
+			})
+			cmd.SetArgs(append([]string{"--kubeconfig=" + file}, tc.args...))
+			err := cmd.ExecuteContext(t.Context())
+			if tc.want == "" {
+				if err != nil || !ran {
+					t.Errorf("ran %v, error %v", ran, err)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), tc.want) || ran {
+				t.Errorf("error %v, ran %v; want one with %q", err, ran, tc.want)
+			}
+		})
+	}
+}

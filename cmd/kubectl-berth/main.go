@@ -1,0 +1,113 @@
+// Command kubectl-berth shows what is free, and who holds or last held an address: "kubectl berth".
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"time"
+
+	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/berthdev/berth/api/v1alpha1"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+// reader is what the commands ask of the API server.
+type reader interface {
+	pools(ctx context.Context) ([]v1alpha1.IPPool, error)
+	leases(ctx context.Context, o metav1.ListOptions) ([]v1alpha1.IPLease, error)
+}
+
+// env is the world of a command.
+type env struct {
+	out     io.Writer
+	now     func() time.Time
+	connect func() (reader, error)
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	var kubeconfig, kubecontext string
+	e := &env{out: os.Stdout, now: time.Now}
+	e.connect = func() (reader, error) { return connect(kubeconfig, kubecontext) }
+	cmd := command(e)
+	cmd.PersistentFlags().StringVar(&kubeconfig, "kubeconfig", "", "kubeconfig file; default: as kubectl finds it")
+	cmd.PersistentFlags().StringVar(&kubecontext, "context", "", "context of the kubeconfig")
+	if err := cmd.ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(1)
+	}
+}
+
+func command(e *env) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "kubectl-berth",
+		Short:         "Addresses of pods: pools, leases and holders",
+		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl berth"},
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetOut(e.out)
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(poolsCommand(e), leasesCommand(e), whoCommand(e), &cobra.Command{
+		Use:   "version",
+		Short: "Version of this program",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprintln(e.out, version)
+			return err
+		},
+	})
+	return root
+}
+
+type server struct {
+	poolClient  *v1alpha1.PoolClient
+	leaseClient *v1alpha1.LeaseClient
+}
+
+func connect(kubeconfig, kubecontext string) (reader, error) {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = kubeconfig
+	overrides := &clientcmd.ConfigOverrides{CurrentContext: kubecontext}
+	rc, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides).ClientConfig()
+	if err != nil {
+		return nil, err
+	}
+	return newServer(rc)
+}
+
+func newServer(rc *rest.Config) (*server, error) {
+	rc = rest.CopyConfig(rc)
+	rc.UserAgent = "kubectl-berth/" + version
+	pools, leases, err := v1alpha1.NewClients(rc)
+	if err != nil {
+		return nil, err
+	}
+	return &server{pools, leases}, nil
+}
+
+func (s *server) pools(ctx context.Context) ([]v1alpha1.IPPool, error) {
+	l, err := s.poolClient.List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("list of pools: %w", hint(err))
+	}
+	return l.Items, nil
+}
+
+func (s *server) leases(ctx context.Context, o metav1.ListOptions) ([]v1alpha1.IPLease, error) {
+	l, err := s.leaseClient.List(ctx, o)
+	if err != nil {
+		return nil, fmt.Errorf("list of leases: %w", hint(err))
+	}
+	return l.Items, nil
+}

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/berthdev/berth/api/v1alpha1"
+)
+
+func poolsCommand(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "pools [NAME...]",
+		Short: "Free, total and bound addresses of each pool and family",
+		RunE: func(cmd *cobra.Command, names []string) error {
+			c, err := e.connect()
+			if err != nil {
+				return err
+			}
+			pools, err := c.pools(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if pools, err = pick(pools, names); err != nil {
+				return err
+			}
+			if len(pools) == 0 {
+				fmt.Fprintln(e.out, "There are no pools. Make one: https://github.com/berthdev/berth, docs.")
+				return nil
+			}
+			return writePools(e, pools)
+		},
+	}
+}
+
+func pick(pools []v1alpha1.IPPool, names []string) ([]v1alpha1.IPPool, error) {
+	if len(names) == 0 {
+		return pools, nil
+	}
+	var out []v1alpha1.IPPool
+	for _, n := range names {
+		i := slices.IndexFunc(pools, func(p v1alpha1.IPPool) bool { return p.Name == n })
+		if i < 0 {
+			return nil, fmt.Errorf("there is no pool %q", n)
+		}
+		out = append(out, pools[i])
+	}
+	return out, nil
+}
+
+func writePools(e *env, pools []v1alpha1.IPPool) error {
+	slices.SortStableFunc(pools, func(a, b v1alpha1.IPPool) int {
+		return cmp.Or(strings.Compare(a.Spec.Network, b.Spec.Network), strings.Compare(a.Name, b.Name))
+	})
+	t := newTable(e.out, "NETWORK", "POOL", "FAMILY", "FREE", "TOTAL", "BOUND", "RESERVED", "STATE")
+	for i := range pools {
+		p := &pools[i]
+		s := &p.Status
+		if s.IPv4 == nil && s.IPv6 == nil {
+			t.row(p.Spec.Network, p.Name, "", "", "", "", "", state(p))
+		}
+		for _, f := range []struct {
+			name string
+			c    *v1alpha1.AddressCount
+		}{{"IPv4", s.IPv4}, {"IPv6", s.IPv6}} {
+			if f.c != nil {
+				t.row(p.Spec.Network, p.Name, f.name, f.c.Free, f.c.Total, fmt.Sprint(f.c.Bound), fmt.Sprint(f.c.Reserved), state(p))
+			}
+		}
+	}
+	return t.flush()
+}
+
+// state of a pool in a few words: what is wrong, or Ready.
+func state(p *v1alpha1.IPPool) string {
+	var words []string
+	switch c := meta.FindStatusCondition(p.Status.Conditions, v1alpha1.PoolReady); {
+	case c == nil:
+		words = append(words, "Unknown (no berth-controller has seen it)")
+	case c.Status == metav1.ConditionTrue:
+		words = append(words, "Ready")
+	default:
+		words = append(words, c.Reason)
+	}
+	if meta.IsStatusConditionTrue(p.Status.Conditions, v1alpha1.PoolOverlapping) {
+		words = append(words, "Overlapping")
+	}
+	if p.Spec.Default {
+		words = append(words, "default")
+	}
+	return strings.Join(words, ",")
+}

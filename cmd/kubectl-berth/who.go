@@ -1,0 +1,105 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/ipam"
+)
+
+func whoCommand(e *env) *cobra.Command {
+	var network string
+	cmd := &cobra.Command{
+		Use:   "who ADDRESS",
+		Short: "Who holds an address, or last held it",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			a, err := netip.ParseAddr(args[0])
+			if err != nil || a.Zone() != "" {
+				return fmt.Errorf("%q is not an address", args[0])
+			}
+			a = a.Unmap()
+			c, err := e.connect()
+			if err != nil {
+				return err
+			}
+			// An address may exist in several networks; the server selects by spec.address, not by a name that has the network in it.
+			leases, err := c.leases(cmd.Context(), metav1.ListOptions{FieldSelector: "spec.address=" + a.String()})
+			if err != nil {
+				return err
+			}
+			leases = slices.DeleteFunc(leases, func(l v1alpha1.IPLease) bool {
+				return l.Spec.Address != a.String() || network != "" && l.Spec.Network != network
+			})
+			for i := range leases {
+				writeHolder(e, &leases[i])
+			}
+			if len(leases) > 0 {
+				return nil
+			}
+			pools, err := c.pools(cmd.Context())
+			if err != nil {
+				return err
+			}
+			writeNobody(e, a, network, pools)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&network, "network", "", "only in this network")
+	return cmd
+}
+
+func writeHolder(e *env, l *v1alpha1.IPLease) {
+	s, h := &l.Spec, l.Spec.Holder
+	fmt.Fprintf(e.out, "%s in network %s: %s", s.Address, s.Network, s.Phase)
+	if age := since(l, e.now()); age != "" {
+		fmt.Fprintf(e.out, " for %s", age)
+	}
+	fmt.Fprintln(e.out)
+	line := func(what, value string) {
+		if value != "" {
+			fmt.Fprintf(e.out, "  %-12s %s\n", what, value)
+		}
+	}
+	line("pool", s.Pool)
+	if h != nil {
+		who := "pod"
+		if s.Phase == v1alpha1.LeaseReleased {
+			who = "last pod"
+		}
+		line(who, pod(h))
+		line("pod UID", string(h.UID))
+		line("interface", h.Interface)
+		line("MAC", h.MAC)
+		line("node", h.Node)
+		line("container", h.ContainerID)
+	}
+	if s.BoundAt != nil {
+		line("bound at", s.BoundAt.UTC().Format(time.RFC3339))
+	}
+	if s.ReleasedAt != nil {
+		line("released at", s.ReleasedAt.UTC().Format(time.RFC3339))
+	}
+}
+
+// writeNobody says which pools could give an address that has no lease.
+func writeNobody(e *env, a netip.Addr, network string, pools []v1alpha1.IPPool) {
+	found := false
+	for i := range pools {
+		p, err := ipam.Compile(&pools[i])
+		if err != nil || network != "" && p.Network != network || !p.Contains(a) {
+			continue
+		}
+		found = true
+		fmt.Fprintf(e.out, "%s in network %s: free, in pool %s; nobody is known to have held it\n", a, p.Network, p.Name)
+	}
+	if !found {
+		fmt.Fprintf(e.out, "%s: no lease, and no pool has it\n", a)
+	}
+}

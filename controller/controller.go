@@ -1,0 +1,183 @@
+// Package controller is what one process of the cluster does: the status of pools, the deletion of pools waiting for their leases,
+// and the garbage collection of leases whose DEL never came. Nothing of it is on the path of an ADD: without it, pods start.
+package controller
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/berthdev/berth/api/v1alpha1"
+)
+
+// Name of the controller in events, and of its leader election lease.
+const Name = "berth-controller"
+
+// Config of the controller.
+type Config struct {
+	// Namespace of the leader election lease; empty: that of the pod.
+	Namespace string
+	// NoLeaderElection runs without a lease: one process only, as in tests.
+	NoLeaderElection bool
+	// MetricsAddress serves /metrics, HealthAddress /healthz and /readyz; "0" for none.
+	MetricsAddress, HealthAddress string
+	// Interval of looks at the leases.
+	Interval time.Duration
+	// ConfirmAfter is the time between the first look that finds a pod gone and the one that may free its lease.
+	ConfirmAfter time.Duration
+	// ForgetAfter is how long a released lease is remembered, with its last holder.
+	ForgetAfter time.Duration
+	// LeaseDuration, RenewDeadline, RetryPeriod of the leader election; zero: 15 s, 10 s, 2 s.
+	LeaseDuration, RenewDeadline, RetryPeriod time.Duration
+
+	Log *slog.Logger
+}
+
+// Defaults of the times in Config.
+const (
+	DefaultInterval = 15 * time.Second
+	// DefaultConfirmAfter exceeds the 30 s that a kubelet gives a pod's containers by default when its object is deleted by force.
+	DefaultConfirmAfter = 45 * time.Second
+	// DefaultForgetAfter lets a restarted pod find its address again, and bounds what a day of short-lived pods leaves in etcd.
+	DefaultForgetAfter = time.Hour
+)
+
+const networkIndex = "spec.network"
+
+// Run until ctx ends, or the leadership is lost.
+func Run(ctx context.Context, rc *rest.Config, cfg Config) error {
+	log := logr.FromSlogHandler(cfg.Log.Handler())
+	ctrl.SetLogger(log)
+	mgr, err := ctrl.NewManager(rc, options(cfg, log))
+	if err != nil {
+		return err
+	}
+	index := func(o client.Object) []string { return []string{o.(*v1alpha1.IPLease).Spec.Network} }
+	if err := mgr.GetFieldIndexer().IndexField(ctx, &v1alpha1.IPLease{}, networkIndex, index); err != nil {
+		return err
+	}
+	recorder := mgr.GetEventRecorder(Name)
+	pools := &poolReconciler{client: mgr.GetClient(), live: mgr.GetAPIReader(), recorder: recorder, now: time.Now}
+	if err := pools.setup(mgr); err != nil {
+		return err
+	}
+	gc := &collector{
+		cached: mgr.GetClient(), live: mgr.GetAPIReader(), recorder: recorder, log: log.WithName("gc"), now: time.Now, interval: cfg.Interval,
+		sweeper: sweeper{confirmAfter: cfg.ConfirmAfter, forgetAfter: cfg.ForgetAfter},
+	}
+	if err := mgr.Add(gc); err != nil {
+		return err
+	}
+	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
+		return err
+	}
+	if err := mgr.AddReadyzCheck("ping", healthz.Ping); err != nil {
+		return err
+	}
+	if err := mgr.Start(ctx); err != nil {
+		return fmt.Errorf("controller: %w", err)
+	}
+	return nil
+}
+
+func options(cfg Config, log logr.Logger) ctrl.Options {
+	o := ctrl.Options{
+		Scheme:                        newScheme(),
+		Logger:                        log,
+		LeaderElection:                !cfg.NoLeaderElection,
+		LeaderElectionID:              Name,
+		LeaderElectionNamespace:       cfg.Namespace,
+		LeaderElectionReleaseOnCancel: true, // Run is the last thing that the process does
+		Metrics:                       server.Options{BindAddress: cfg.MetricsAddress},
+		HealthProbeBindAddress:        cfg.HealthAddress,
+		Cache: cache.Options{
+			DefaultTransform: cache.TransformStripManagedFields(),
+			ByObject: map[client.Object]cache.ByObject{
+				&corev1.Pod{}:  {Transform: stripPod},
+				&corev1.Node{}: {Transform: stripNode},
+			},
+		},
+		Controller: config.Controller{SkipNameValidation: new(true)},
+	}
+	for _, d := range []struct {
+		from time.Duration
+		to   **time.Duration
+	}{{cfg.LeaseDuration, &o.LeaseDuration}, {cfg.RenewDeadline, &o.RenewDeadline}, {cfg.RetryPeriod, &o.RetryPeriod}} {
+		if d.from != 0 {
+			*d.to = &d.from
+		}
+	}
+	return o
+}
+
+func newScheme() *runtime.Scheme {
+	s := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
+		if err := add(s); err != nil {
+			panic(err) // the same kinds at each start
+		}
+	}
+	return s
+}
+
+// stripPod keeps of a pod what judge reads, so that the cache of a large cluster stays small.
+func stripPod(o any) (any, error) {
+	p, ok := o.(*corev1.Pod)
+	if !ok {
+		return o, nil
+	}
+	meta := metav1.ObjectMeta{Name: p.Name, Namespace: p.Namespace, UID: p.UID, ResourceVersion: p.ResourceVersion, DeletionTimestamp: p.DeletionTimestamp}
+	if uid, ok := p.Annotations[corev1.MirrorPodAnnotationKey]; ok {
+		meta.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: uid}
+	}
+	return &corev1.Pod{ObjectMeta: meta, Status: corev1.PodStatus{
+		Phase:                      p.Status.Phase,
+		InitContainerStatuses:      stripStates(p.Status.InitContainerStatuses),
+		ContainerStatuses:          stripStates(p.Status.ContainerStatuses),
+		EphemeralContainerStatuses: stripStates(p.Status.EphemeralContainerStatuses),
+	}}, nil
+}
+
+func stripStates(in []corev1.ContainerStatus) []corev1.ContainerStatus {
+	var out []corev1.ContainerStatus
+	for i := range in {
+		s := corev1.ContainerStatus{}
+		if in[i].State.Running != nil {
+			s.State.Running = &corev1.ContainerStateRunning{}
+		}
+		if in[i].State.Terminated != nil {
+			s.State.Terminated = &corev1.ContainerStateTerminated{}
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+func stripNode(o any) (any, error) {
+	n, ok := o.(*corev1.Node)
+	if !ok {
+		return o, nil
+	}
+	out := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion}}
+	out.Spec.Taints = n.Spec.Taints
+	for _, c := range n.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			out.Status.Conditions = append(out.Status.Conditions, c)
+		}
+	}
+	return out, nil
+}

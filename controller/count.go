@@ -1,0 +1,96 @@
+package controller
+
+import (
+	"math/big"
+	"net/netip"
+	"strings"
+
+	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/ipam"
+)
+
+// tally counts the leases that matter to one family of one pool.
+type tally struct {
+	// taken is how many of the pool's addresses cannot be claimed: leases of any pool of the network, in any phase but Released.
+	taken int64
+	// bound, reserved and quarantined are the pool's own leases, those outside its present ranges included: editing a pool moves
+	// no lease (invariant 8).
+	bound, reserved, quarantined int64
+}
+
+func count(p *ipam.Pool, leases []v1alpha1.IPLease) map[ipam.Family]tally {
+	out := map[ipam.Family]tally{}
+	for i := range leases {
+		s := &leases[i].Spec
+		if s.Network != p.Network || s.Phase == v1alpha1.LeaseReleased {
+			continue
+		}
+		a, err := netip.ParseAddr(s.Address)
+		if err != nil {
+			continue // the API server refuses such leases
+		}
+		f := ipam.FamilyOf(a)
+		t := out[f]
+		if p.Contains(a) {
+			t.taken++
+		}
+		if s.Pool == p.Name {
+			switch s.Phase {
+			case v1alpha1.LeaseBound:
+				t.bound++
+			case v1alpha1.LeaseReserved:
+				t.reserved++
+			case v1alpha1.LeaseQuarantined:
+				t.quarantined++
+			}
+		}
+		out[f] = t
+	}
+	return out
+}
+
+// addressCount is exact, whatever the size of the pool.
+func addressCount(total *big.Int, t tally) *v1alpha1.AddressCount {
+	return &v1alpha1.AddressCount{
+		Total:       total.String(),
+		Free:        free(total, t).String(),
+		Bound:       t.bound,
+		Reserved:    t.reserved,
+		Quarantined: t.quarantined,
+	}
+}
+
+func free(total *big.Int, t tally) *big.Int {
+	f := new(big.Int).Sub(total, big.NewInt(t.taken))
+	if f.Sign() < 0 {
+		f.SetInt64(0)
+	}
+	return f
+}
+
+// readable joins the counts of the families: "250", or "250 + 2^64" for dual stack.
+func readable(counts []*big.Int) string {
+	parts := make([]string, len(counts))
+	for i, n := range counts {
+		parts[i] = short(n)
+	}
+	return strings.Join(parts, " + ")
+}
+
+// short is a count as people read it: exact up to nine digits; above, the power of two that is less than 0.1 % away, so that a /64
+// reads 2^64 with or without its gateway; else two digits and the power of ten.
+func short(n *big.Int) string {
+	const exact = 9
+	if s := n.String(); len(s) <= exact {
+		return s
+	}
+	bits := n.BitLen()
+	for _, e := range []int{bits - 1, bits} {
+		power := new(big.Int).Lsh(big.NewInt(1), uint(e))
+		off := new(big.Int).Sub(n, power)
+		if off.Abs(off).Mul(off, big.NewInt(1000)).Cmp(power) < 0 {
+			return "2^" + big.NewInt(int64(e)).String()
+		}
+	}
+	return new(big.Float).SetInt(n).Text('g', 2)
+}

@@ -1,0 +1,201 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/berthdev/berth/api/v1alpha1"
+)
+
+// Finalizer keeps a deleted pool until none of its addresses is bound or reserved.
+const Finalizer = "berth.dev/in-use"
+
+// statusInterval is how long changes of leases are gathered: a pool's status is written at most once per interval. It is for
+// people and dashboards; agents choose addresses from the leases themselves.
+const statusInterval = time.Second
+
+// poolReconciler keeps the status of pools, and their deletion waiting for leases.
+type poolReconciler struct {
+	client   client.Client
+	live     client.Reader // uncached
+	recorder eventRecorder
+	now      func() time.Time
+}
+
+func (r *poolReconciler) setup(mgr ctrl.Manager) error {
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("pools").
+		Watches(&v1alpha1.IPPool{}, r.poolEvents()).
+		Watches(&v1alpha1.IPLease{}, r.leaseEvents()).
+		Complete(r)
+}
+
+// Reconcile one pool.
+func (r *poolReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	var pools v1alpha1.IPPoolList
+	if err := r.client.List(ctx, &pools, client.UnsafeDisableDeepCopy); err != nil {
+		return reconcile.Result{}, err
+	}
+	var pool *v1alpha1.IPPool
+	for i := range pools.Items {
+		if pools.Items[i].Name == req.Name {
+			pool = pools.Items[i].DeepCopy()
+		}
+	}
+	if pool == nil {
+		dropPoolMetrics(req.Name)
+		return reconcile.Result{}, nil
+	}
+	var leases v1alpha1.IPLeaseList
+	if err := r.client.List(ctx, &leases, client.MatchingFields{networkIndex: pool.Spec.Network}, client.UnsafeDisableDeepCopy); err != nil {
+		return reconcile.Result{}, err
+	}
+	if err := r.writeStatus(ctx, pool, pools.Items, leases.Items); err != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	if pool.DeletionTimestamp != nil {
+		return r.finalize(ctx, pool, leases.Items)
+	}
+	if controllerutil.AddFinalizer(pool, Finalizer) {
+		if err := r.client.Update(ctx, pool); err != nil {
+			return retryConflict(err)
+		}
+	}
+	return reconcile.Result{}, adopt(ctx, r.client, pool, leases.Items)
+}
+
+func (r *poolReconciler) writeStatus(ctx context.Context, pool *v1alpha1.IPPool, others []v1alpha1.IPPool, leases []v1alpha1.IPLease) error {
+	old := pool.DeepCopy()
+	pool.Status = poolStatus(pool, others, leases, r.now())
+	observePool(pool)
+	if equality.Semantic.DeepEqual(old.Status, pool.Status) {
+		return nil
+	}
+	if err := r.client.Status().Patch(ctx, pool, client.MergeFrom(old)); err != nil {
+		return fmt.Errorf("status of pool %q: %w", pool.Name, err)
+	}
+	tellConditions(r.recorder, old, pool)
+	return nil
+}
+
+// finalize lets the pool go once no address of it is in use. Agents give out no address of a pool that is being deleted, but one may
+// not know of the deletion yet; so the last look is at the API server itself, one interval after the deletion or later.
+func (r *poolReconciler) finalize(ctx context.Context, pool *v1alpha1.IPPool, leases []v1alpha1.IPLease) (reconcile.Result, error) {
+	if !controllerutil.ContainsFinalizer(pool, Finalizer) {
+		return reconcile.Result{}, nil
+	}
+	if inUse, _ := split(pool.Name, leases); len(inUse) > 0 {
+		return reconcile.Result{}, nil // the last one's release wakes us
+	}
+	if wait := statusInterval - r.now().Sub(pool.DeletionTimestamp.Time); wait > 0 {
+		return reconcile.Result{RequeueAfter: wait}, nil
+	}
+	var fresh v1alpha1.IPLeaseList
+	if err := r.live.List(ctx, &fresh, client.MatchingLabels{v1alpha1.LabelPool: pool.Name}); err != nil {
+		return reconcile.Result{}, err
+	}
+	inUse, idle := split(pool.Name, fresh.Items)
+	if len(inUse) > 0 {
+		return reconcile.Result{RequeueAfter: statusInterval}, nil
+	}
+	for _, l := range idle {
+		if err := deleteUnchanged(ctx, r.client, l); err != nil {
+			return retryConflict(err)
+		}
+	}
+	controllerutil.RemoveFinalizer(pool, Finalizer)
+	if err := r.client.Update(ctx, pool); err != nil {
+		return retryConflict(err)
+	}
+	return reconcile.Result{}, nil
+}
+
+// split the leases that a pool has given into those in use and those that may be forgotten.
+func split(pool string, leases []v1alpha1.IPLease) (inUse, idle []*v1alpha1.IPLease) {
+	for i := range leases {
+		l := &leases[i]
+		switch {
+		case l.Spec.Pool != pool:
+		case l.Spec.Phase == v1alpha1.LeaseBound || l.Spec.Phase == v1alpha1.LeaseReserved:
+			inUse = append(inUse, l)
+		default:
+			idle = append(idle, l)
+		}
+	}
+	return inUse, idle
+}
+
+// deleteUnchanged deletes a lease as it was seen; a conflict means that somebody claimed it.
+func deleteUnchanged(ctx context.Context, c client.Client, l *v1alpha1.IPLease) error {
+	uid, version := l.UID, l.ResourceVersion
+	return client.IgnoreNotFound(c.Delete(ctx, l, client.Preconditions{UID: &uid, ResourceVersion: &version}))
+}
+
+// retryConflict turns a conflict, which is normal among several writers, into another try, and forgives what is gone.
+func retryConflict(err error) (reconcile.Result, error) {
+	if apierrors.IsConflict(err) {
+		return reconcile.Result{RequeueAfter: statusInterval}, nil
+	}
+	return reconcile.Result{}, client.IgnoreNotFound(err)
+}
+
+type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
+
+func request(name string) reconcile.Request {
+	return reconcile.Request{NamespacedName: client.ObjectKey{Name: name}}
+}
+
+// poolEvents wakes the pool at once, and soon the others of its network, which may overlap with it. Updates that only change the
+// status, our own, wake nobody.
+func (r *poolReconciler) poolEvents() handler.EventHandler {
+	wake := func(ctx context.Context, o client.Object, q queue) {
+		q.Add(request(o.GetName()))
+		r.wakeNetwork(ctx, o.(*v1alpha1.IPPool).Spec.Network, q)
+	}
+	return handler.Funcs{
+		CreateFunc: func(ctx context.Context, e event.CreateEvent, q queue) { wake(ctx, e.Object, q) },
+		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, q queue) { wake(ctx, e.Object, q) },
+		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q queue) {
+			a, b := e.ObjectOld, e.ObjectNew
+			if a.GetGeneration() != b.GetGeneration() || (a.GetDeletionTimestamp() == nil) != (b.GetDeletionTimestamp() == nil) ||
+				len(a.GetFinalizers()) != len(b.GetFinalizers()) {
+				wake(ctx, b, q)
+			}
+		},
+	}
+}
+
+// leaseEvents wakes the pools of the lease's network after an interval, in which further changes join in.
+func (r *poolReconciler) leaseEvents() handler.EventHandler {
+	wake := func(ctx context.Context, o client.Object, q queue) {
+		r.wakeNetwork(ctx, o.(*v1alpha1.IPLease).Spec.Network, q)
+	}
+	return handler.Funcs{
+		CreateFunc: func(ctx context.Context, e event.CreateEvent, q queue) { wake(ctx, e.Object, q) },
+		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, q queue) { wake(ctx, e.Object, q) },
+		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q queue) { wake(ctx, e.ObjectNew, q) },
+	}
+}
+
+func (r *poolReconciler) wakeNetwork(ctx context.Context, network string, q queue) {
+	var pools v1alpha1.IPPoolList
+	if err := r.client.List(ctx, &pools, client.UnsafeDisableDeepCopy); err != nil {
+		return // the cache is stopping
+	}
+	for i := range pools.Items {
+		if pools.Items[i].Spec.Network == network {
+			q.AddAfter(request(pools.Items[i].Name), statusInterval)
+		}
+	}
+}
