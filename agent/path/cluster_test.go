@@ -51,11 +51,6 @@ func (n *node) own() []netip.Addr {
 	return []netip.Addr{addr("10.6.0.1%d", n.n), addr("2001:db8:6::1%d", n.n)}
 }
 
-// all are all of a node's addresses.
-func (n *node) all() []netip.Addr {
-	return append(n.own(), addr("10.244.%d.1", n.n), addr("2001:db8:244:%d::1", n.n))
-}
-
 func (n *node) steering() Prefixes {
 	return Prefixes{
 		Services:  prefixes("10.96.0.0/16", "2001:db8:96::/112"),
@@ -72,6 +67,9 @@ func newCluster(t testing.TB, nodes int) *cluster {
 		n := &node{NS: namespace(t), t: t, n: i}
 		n.cfg = Config{NodeName: fmt.Sprintf("node-%d", i), PinDir: bpffs(t) + "/berth", Idle: time.Minute}
 		c.nodes = append(c.nodes, n)
+		// A masquerade that is left to itself takes the address of the first link.
+		ip(t, n.NS, "link add first type bridge\nlink set first up\naddress add 192.168.99.%d/24 dev first\n"+
+			"address add 2001:db8:99::%d/64 dev first nodad\n", i, i)
 		c.plug(n)
 		for _, other := range c.nodes[:i-1] {
 			overlayRoute(t, n, other)

@@ -21,7 +21,7 @@ func (n *node) snapshot() string {
 	n.t.Helper()
 	var all strings.Builder
 	for _, command := range []string{
-		"ip -d link", "ip address", "ip -4 route show table all", "ip -6 route show table all",
+		"ip link", "ip address", "ip -4 route show table all", "ip -6 route show table all",
 		"ip neighbour show nud permanent", "ip maddress show dev eth0", "nft list ruleset",
 		"tc filter show dev eth0 egress", "tc qdisc show",
 	} {
@@ -94,7 +94,7 @@ func (n *node) expect(pods ...*pod) state {
 		}
 	}
 	s.Groups[mac{0x33, 0x33, 0xff, 0, 0, 1}] = true
-	s.Groups[solicitedNode(n.own()[1])] = true
+	s.Groups[solicitedNode(n.own()[1])] = true // that of the other link's address is the gateway's
 	return s
 }
 
@@ -260,7 +260,7 @@ func TestRestart(t *testing.T) {
 	for _, to := range append(n.own(), vips...) {
 		go func() {
 			defer func() { done <- struct{}{} }()
-			stream(p, to, ctx, &asked, &lost)
+			stream(t, p, to, ctx, &asked, &lost)
 		}()
 	}
 	for i := range 4 {
@@ -285,7 +285,7 @@ func TestRestart(t *testing.T) {
 	if asked.Load() < 1000 || lost.Load() != 0 {
 		t.Errorf("%d of %d lost", lost.Load(), asked.Load())
 	}
-	t.Logf("%d asked", asked.Load())
+	t.Logf("%d asked; %v", asked.Load(), n.counts())
 	if after := n.vmac(); after.Index != before.Index || after.HardwareAddr.String() != before.HardwareAddr.String() {
 		t.Errorf("vmac was %d %s, is %d %s", before.Index, before.HardwareAddr, after.Index, after.HardwareAddr)
 	}
@@ -293,7 +293,7 @@ func TestRestart(t *testing.T) {
 }
 
 // stream asks by UDP again and again on one socket, each time waiting for the answer.
-func stream(p *pod, to netip.Addr, ctx context.Context, asked, lost *atomic.Int64) {
+func stream(t testing.TB, p *pod, to netip.Addr, ctx context.Context, asked, lost *atomic.Int64) {
 	var conn net.Conn
 	var err error
 	p.Do(func() { conn, err = net.Dial("udp", netip.AddrPortFrom(to, port).String()) })
@@ -310,8 +310,10 @@ func stream(p *pod, to netip.Addr, ctx context.Context, asked, lost *atomic.Int6
 			lost.Add(1)
 			continue
 		}
+		sent := time.Now()
 		if _, err := conn.Read(b); err != nil {
 			lost.Add(1)
+			t.Logf("%s: to %s, sent %s: %v", time.Now().UTC(), to, sent.UTC(), err)
 		}
 		time.Sleep(time.Millisecond)
 	}

@@ -3,9 +3,11 @@
 package path
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -23,8 +25,20 @@ import (
 //	another node or beyond, Service or not       | this node's
 //	this node                                    | the client pod's   (never comes to postrouting)
 type ruleset struct {
-	vmacs []string       // names of our links, not a pattern: a foreign link may be named vmac-something
-	local []netip.Prefix // pod CIDRs of this node
+	vmacs   []string       // names of our links, not a pattern: a foreign link may be named vmac-something
+	local   []netip.Prefix // pod CIDRs of this node
+	sources []vmacSource   // which address of this node is seen behind each vmac
+}
+
+// vmacSource is for what leaves by a vmac, which has no address of its own. Left alone, masquerade would choose some
+// address of the first link that has any, and not every pod can answer to that one.
+type vmacSource struct {
+	link   string
+	source netip.Addr
+}
+
+func (s vmacSource) compare(o vmacSource) int {
+	return cmp.Or(strings.Compare(s.link, o.link), s.source.Compare(o.source))
 }
 
 // rulesVersion changes with the rules' meaning, so that an upgraded agent replaces what its predecessor left.
@@ -44,6 +58,14 @@ func (r ruleset) postrouting(vmacs *nftables.Set) []rule {
 		add(fmt.Sprintf("to %s: pods of this node see the client", p),
 			inputIs(vmacs), destination(p), []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}})
 	}
+	for _, s := range r.sources {
+		load, family := familyOf(s.source)
+		add(fmt.Sprintf("by %s: from %s", s.link, s.source),
+			inputIs(vmacs), outputIs(s.link), equal(load, family), []expr.Any{
+				&expr.Immediate{Register: 1, Data: s.source.AsSlice()},
+				&expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(family), RegAddrMin: 1, FullyRandom: true},
+			})
+	}
 	// Fully random ports, as kube-proxy does: concurrent flows must not fail over one port (DNS with A and AAAA at once).
 	add("all else must come back here", inputIs(vmacs), []expr.Any{&expr.Masq{FullyRandom: true}})
 	return rules
@@ -52,12 +74,13 @@ func (r ruleset) postrouting(vmacs *nftables.Set) []rule {
 // output has one rule: the kernel wants to tell a pod that its neighbour behind a Service could be reached directly, and it
 // does so even with send_redirects=0 on vmac, as long as conf/all/send_redirects is 1 (the two are ORed).
 func (r ruleset) output(vmacs *nftables.Set) []rule {
+	v4, value4 := familyOf(netip.IPv4Unspecified())
 	return []rule{{"berth/" + rulesVersion + " no redirects to pods", slices.Concat(
 		[]expr.Any{
 			&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1},
 			&expr.Lookup{SourceRegister: 1, SetName: vmacs.Name, SetID: vmacs.ID},
 		},
-		equal(&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, unix.NFPROTO_IPV4),
+		equal(v4, value4),
 		equal(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, unix.IPPROTO_ICMP),
 		equal(&expr.Payload{Base: expr.PayloadBaseTransportHeader, Len: 1, DestRegister: 1}, 5), // ICMP_REDIRECT
 		[]expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}},
@@ -72,13 +95,26 @@ func inputIs(vmacs *nftables.Set) []expr.Any {
 	}
 }
 
+func outputIs(link string) []expr.Any {
+	return equal(&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1}, linkElement(link)...)
+}
+
+func familyOf(a netip.Addr) (load expr.Any, value byte) {
+	load = &expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}
+	if a.Is6() {
+		return load, unix.NFPROTO_IPV6
+	}
+	return load, unix.NFPROTO_IPV4
+}
+
 func destination(p netip.Prefix) []expr.Any {
-	family, offset, size := byte(unix.NFPROTO_IPV4), uint32(16), uint32(4) // of daddr in the header
-	if p.Addr().Is6() {
-		family, offset, size = unix.NFPROTO_IPV6, 24, 16
+	load, family := familyOf(p.Addr())
+	offset, size := uint32(16), uint32(4) // of daddr in the header
+	if family == unix.NFPROTO_IPV6 {
+		offset, size = 24, 16
 	}
 	return slices.Concat(
-		equal(&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, family),
+		equal(load, family),
 		[]expr.Any{
 			&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: size, DestRegister: 1},
 			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: size, Mask: mask(p.Bits(), int(size)), Xor: make([]byte, size)},

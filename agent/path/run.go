@@ -101,8 +101,8 @@ func (p *Path) turn(mend bool) (time.Duration, error) {
 	p.warnForward()
 	wait := period
 	for _, v := range p.vmacs {
-		if !v.idleSince.IsZero() {
-			wait = min(wait, max(time.Millisecond, time.Until(v.idleSince.Add(p.cfg.Idle))))
+		if left := time.Until(v.idleSince.Add(p.cfg.Idle)); !v.idleSince.IsZero() && p.synced && err == nil {
+			wait = min(wait, max(left, 10*time.Millisecond))
 		}
 	}
 	return wait, err

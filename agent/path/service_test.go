@@ -43,12 +43,12 @@ func TestService(t *testing.T) {
 		behind []netip.Addr // who may be seen by way of a service
 	}{
 		{macvlan, "own node", n1.own(), kept(client), kept(client)},
-		{macvlan, "other node", n2.own(), kept(client), n1.all()}, // direct: on the underlay, not steered
-		{macvlan, "macvlan pod of this node", neighbour.addrs, kept(client), n1.all()},
-		{macvlan, "macvlan pod of the other node", remote.addrs, kept(client), n1.all()},
-		{macvlan, "itself", client.addrs, kept(client), n1.all()},
+		{macvlan, "other node", n2.own(), kept(client), n1.own()}, // direct: on the underlay, not steered
+		{macvlan, "macvlan pod of this node", neighbour.addrs, kept(client), n1.own()},
+		{macvlan, "macvlan pod of the other node", remote.addrs, kept(client), n1.own()},
+		{macvlan, "itself", client.addrs, kept(client), n1.own()},
 		{macvlan, "overlay pod of this node", overlay1.addrs, kept(client), kept(client)},
-		{macvlan, "overlay pod of the other node", overlay2.addrs, n1.all(), n1.all()},
+		{macvlan, "overlay pod of the other node", overlay2.addrs, n1.own(), n1.own()},
 		{peer{"overlay pod", overlay1.NS, nil}, "macvlan pod", client.addrs, kept(overlay1), kept(overlay1)},
 		{peer{"node", n1.NS, nil}, "macvlan pod", client.addrs, n1.own(), n1.own()},
 		{peer{"other node", n2.NS, nil}, "macvlan pod", client.addrs, n2.own(), nil},

@@ -24,6 +24,8 @@ func vmacSettings(link string) []setting {
 		{v6 + "addr_gen_mode", "1"}, // no link-local address, so no address at all
 		{v6 + "accept_ra", "0"},     // the underlay's router is not the host's
 		{v6 + "autoconf", "0"},
+		{v6 + "disable_ipv6", "0"},   // hardened nodes disable it by default on new links, and then refuse routes by them
+		{v4 + "forwarding", "1"},     // the same with forwarding
 		{v4 + "arp_ignore", "1"},     // else the kernel answers here for every address of the node
 		{v4 + "send_redirects", "0"}, // from a pod to its neighbour by way of us is what is wanted
 		{v4 + "rp_filter", "0"},      // the program is stricter: it checks address and MAC; and policy routing keeps working
