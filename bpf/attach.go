@@ -139,7 +139,7 @@ func (p pins) attachHooks(cfg Config, programs programPrograms) (mode string, er
 			return "", err
 		}
 	}
-	// Links of an earlier Attach are not pinned in the next directory, and go with the current one.
+	// Links of an earlier Attach are not pinned in the next directory, and retire with the current one.
 	return modeClsact, each(hooks, func(h hook) error { return attachClsact(h, cfg.Name) })
 }
 
@@ -180,7 +180,7 @@ func Remove(pinDir, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(p.detachTCX(), p.remove(), detachClsactAnywhere(name)); err != nil {
+	if err := errors.Join(p.remove(), detachClsactAnywhere(name)); err != nil {
 		return fmt.Errorf("remove service path of %s: %w", name, err)
 	}
 	return nil

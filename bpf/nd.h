@@ -44,20 +44,23 @@ static inline __u16 advertisement_checksum(struct advertisement *out)
 	return ~sum;
 }
 
-static inline enum reason judge_nd(struct __sk_buff *skb)
+static inline enum reason judge_nd(struct __sk_buff *skb, __u8 type, __u32 len)
 {
 	struct advertisement out = {};
-	struct ethernet *eth = frame(skb, ND_END);
+	struct ethernet *eth;
 	struct ipv6 *ip;
 	struct nd *nd;
 
+	// Advertisements included: the host's neighbours on vmac are permanent, it asks for none.
+	if (type != ND_SOLICITATION)
+		return DROP_ND_OTHER;
+	if (len < sizeof(*nd))
+		return DROP_MALFORMED;
+	eth = frame(skb, ND_END);
 	if (!eth)
 		return DROP_TRUNCATED;
 	ip = (void *)eth + ETH_LEN;
 	nd = (void *)(ip + 1);
-	// Advertisements included: the host's neighbours on vmac are permanent, it asks for none.
-	if (nd->type != ND_SOLICITATION)
-		return DROP_ND_OTHER;
 	// RFC 4861, 7.1.1. A wrong checksum only gets its sender the answer it asked for. The options are not read: the
 	// answer goes to the frame's source, which is checked, whatever the source link-layer option says.
 	if (nd->code || ip->hop_limit != 255)

@@ -52,7 +52,7 @@ func (p pins) commit() error {
 	if err != nil {
 		return fmt.Errorf("change pins: %w", err)
 	}
-	return p.abort()
+	return errors.Join(p.retireTCX(), p.abort())
 }
 
 // abort drops the next directory; after commit, what was the current one.
@@ -124,10 +124,16 @@ func onBPFFS(dir string) error {
 	}
 }
 
-// remove drops both directories.
+// remove detaches the links and drops both directories.
 func (p pins) remove() error {
-	if err := errors.Join(os.RemoveAll(p.dir), os.RemoveAll(p.next)); err != nil {
-		return fmt.Errorf("drop pins: %w", err)
+	var errs []error
+	for _, dir := range []string{p.dir, p.next} {
+		for _, name := range []string{programProgSteer, programProgGuard} {
+			errs = append(errs, detachTCX(filepath.Join(dir, name), 0))
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			errs = append(errs, fmt.Errorf("drop pins: %w", err))
+		}
 	}
-	return nil
+	return errors.Join(errs...)
 }

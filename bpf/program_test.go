@@ -74,9 +74,7 @@ func newBench(t testing.TB, endpoints []Endpoint, prefixes map[netip.Prefix]Clas
 
 // skBuff is the part of __sk_buff that a test run may set.
 type skBuff struct {
-	_       [40]byte
-	Ifindex uint32
-	_       [132]byte
+	_       [176]byte
 	GSOSize uint32
 	_       [12]byte
 }
@@ -208,6 +206,7 @@ var steerTests = []packetTest{
 	{name: "advertisement", packet: icmpv6(vmac, pod1, "2001:db8:1::11", "fe80::1", nd(136, 0x60, "2001:db8:1::11", targetOption(pod1))...), reason: "drop_nd_other"},
 	{name: "advertisement of the gateway", packet: icmpv6(vmac, pod1, "fe80::1", "ff02::1", nd(136, 0x60, "fe80::1", targetOption(pod1))...), reason: "drop_nd_other"},
 	{name: "router solicitation", packet: icmpv6(mac{0x33, 0x33, 5: 2}, pod1, "fe80::11", "ff02::2", nd(133, 0, "::")...), reason: "drop_nd_other"},
+	{name: "router solicitation, short", packet: icmpv6(mac{0x33, 0x33, 5: 2}, pod1, "fe80::11", "ff02::2", append([]byte{133, 7: 0}, sourceOption(pod1)...)...), reason: "drop_nd_other"},
 	{name: "router advertisement", packet: icmpv6(mac{0x33, 0x33, 5: 1}, pod1, "fe80::11", "ff02::1", nd(134, 0, "::")...), reason: "drop_nd_other"},
 	{name: "redirect", packet: icmpv6(vmac, pod1, "fe80::11", "fe80::1", nd(137, 0, "fe80::1", make([]byte, 16))...), reason: "drop_nd_other"},
 	{name: "solicitation to another MAC", packet: bent(gateway6, 0, pod2[:]...), reason: "drop_wrong_mac"},

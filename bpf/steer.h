@@ -79,7 +79,7 @@ static inline enum reason judge_ipv6(struct __sk_buff *skb)
 		ip = (void *)eth + ETH_LEN;
 		nd = (void *)(ip + 1);
 		if (is_nd(nd->type))
-			return len < sizeof(*nd) && nd->type == ND_SOLICITATION ? DROP_MALFORMED : judge_nd(skb);
+			return judge_nd(skb, nd->type, len);
 	}
 
 	if (!same_mac(eth->dst, config.mac))

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 
 	"github.com/cilium/ebpf"
@@ -43,54 +42,76 @@ func (p pins) attachTCX(h hook) error {
 
 // updateTCX returns the pinned link of the hook with its new program, or nil if there is none or its device is gone.
 func (p pins) updateTCX(h hook) (link.Link, error) {
-	pinned, err := link.LoadPinnedLink(filepath.Join(p.dir, h.name), nil)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+	l, info, err := openLink(filepath.Join(p.dir, h.name))
+	if l == nil || err != nil {
+		return nil, err
 	}
-	if err != nil {
-		return nil, fmt.Errorf("pinned link %s: %w", h.name, err)
-	}
-	defer pinned.Close()
-
-	info, err := pinned.Info()
-	if err != nil {
-		return nil, fmt.Errorf("pinned link %s: %w", h.name, err)
-	}
+	defer l.Close()
 	// The index is 0 once the device is gone.
 	if at := info.TCX(); at == nil || int(at.Ifindex) != h.ifindex || ebpf.AttachType(at.AttachType) != h.tcx {
 		return nil, nil
 	}
-	if err := pinned.Update(h.program); err != nil {
-		if errors.Is(err, os.ErrNotExist) || errors.Is(err, errSevered) {
-			return nil, nil
-		}
+	if err := l.Update(h.program); errors.Is(err, errSevered) {
+		return nil, nil
+	} else if err != nil {
 		return nil, fmt.Errorf("update link %s: %w", h.name, err)
 	}
 	// A Link knows one path only, and would move there.
-	l, err := link.NewFromID(info.ID)
+	twin, err := link.NewFromID(info.ID)
 	if err != nil {
 		return nil, fmt.Errorf("pinned link %s: %w", h.name, err)
 	}
-	return l, nil
+	return twin, nil
 }
 
-// detachTCX detaches the pinned links now; unpinning alone would do so some time later.
-func (p pins) detachTCX() error {
-	for _, dir := range []string{p.dir, p.next} {
-		for _, name := range []string{programProgSteer, programProgGuard} {
-			l, err := link.LoadPinnedLink(filepath.Join(dir, name), nil)
-			if errors.Is(err, fs.ErrNotExist) {
-				continue
-			}
-			if err != nil {
-				return fmt.Errorf("pinned link %s: %w", name, err)
-			}
-			err = l.Detach()
+// retireTCX, after commit, detaches the links that were not updated.
+func (p pins) retireTCX() error {
+	for _, name := range []string{programProgSteer, programProgGuard} {
+		l, info, err := openLink(filepath.Join(p.dir, name))
+		if err != nil {
+			return err
+		}
+		var current link.ID
+		if l != nil {
+			current = info.ID
 			l.Close()
-			if err != nil && !errors.Is(err, errSevered) {
-				return fmt.Errorf("detach %s: %w", name, err)
-			}
+		}
+		if err := detachTCX(filepath.Join(p.next, name), current); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// detachTCX detaches a pinned link now, unless it has the given ID. Unpinning alone would do so some time later.
+func detachTCX(path string, unless link.ID) error {
+	l, info, err := openLink(path)
+	if l == nil || err != nil {
+		return err
+	}
+	defer l.Close()
+	if info.ID == unless {
+		return nil
+	}
+	if err := l.Detach(); err != nil && !errors.Is(err, errSevered) {
+		return fmt.Errorf("detach link %s: %w", path, err)
+	}
+	return nil
+}
+
+// openLink returns nil if nothing is pinned at the path.
+func openLink(path string) (link.Link, *link.Info, error) {
+	l, err := link.LoadPinnedLink(path, nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("pinned link %s: %w", path, err)
+	}
+	info, err := l.Info()
+	if err != nil {
+		l.Close()
+		return nil, nil, fmt.Errorf("pinned link %s: %w", path, err)
+	}
+	return l, info, nil
 }
