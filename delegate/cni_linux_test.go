@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -270,10 +271,10 @@ func TestMacvlan(t *testing.T) {
 	for _, version := range []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
 		t.Run(version, func(t *testing.T) {
 			node := newNode(t, "macvlan")
-			away := false
+			var away atomic.Bool // the agent
 			agent := newAgent(t, func(path string, _ delegate.Request) (int, string) {
 				switch {
-				case away:
+				case away.Load():
 					return 503, `{"code":11,"msg":"the agent is starting"}`
 				case path == delegate.PathAdd:
 					return 200, `{"cniVersion":"1.1.0","ips":[{"address":"10.6.1.7/16"},{"address":"fd00:6::7/64"}]}`
@@ -330,11 +331,11 @@ func TestMacvlan(t *testing.T) {
 					}
 				}
 
-				away = true
+				away.Store(true)
 				if err := node.cni.DelNetworkList(t.Context(), list, rt); err == nil || !strings.Contains(err.Error(), "starting") {
 					t.Errorf("DEL with the agent away: %v", err)
 				}
-				away = false
+				away.Store(false)
 				for range 2 { // the second finds neither link nor cache
 					if err := node.cni.DelNetworkList(t.Context(), list, rt); err != nil {
 						t.Errorf("DEL: %v", err)
