@@ -3,6 +3,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -174,8 +175,10 @@ func (s *Steer) Remove() error {
 }
 
 // Remove detaches and unpins what was attached for the vmac of that name, which need not exist any more. It acts in the
-// network namespace of the calling thread. That nothing is left of it is no error.
+// network namespace of the calling thread. That nothing is left of it is no error. Every entry of pinDir is a name, also
+// one that a killed Attach left.
 func Remove(pinDir, name string) error {
+	name = strings.TrimSuffix(name, nextSuffix)
 	p, err := pinsOf(pinDir, name)
 	if err != nil {
 		return err

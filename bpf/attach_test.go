@@ -436,6 +436,13 @@ func TestAttachErrors(t *testing.T) {
 			t.Errorf("Attach(%+v): %v, want it to say %q", tt.cfg, err, tt.want)
 		}
 	}
+	killed := filepath.Join(bpffs, "vmac9~")
+	if err := os.Mkdir(killed, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := Remove(bpffs, "vmac9~"); err != nil {
+		t.Errorf("Remove of what a killed Attach left: %v", err)
+	}
 	if err := Remove(bpffs, ".."); err == nil {
 		t.Error("Remove of ..: no error")
 	}

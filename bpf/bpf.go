@@ -1,5 +1,40 @@
 // Package bpf is the packet side of the service path: the programs on a vmac and on its parent, and the maps that tell
 // them about local pods and steered prefixes.
+//
+// The program steer is on the vmac's ingress. It answers for the gateway, which no link bears, and for the node, and lets
+// the host's stack see nothing but local pods' packets to steered prefixes. The first line that fits decides:
+//
+//	frame                                                   verdict   counted as
+//	tagged; neither IP nor ARP                              drop      drop_vlan, drop_not_ip
+//	shorter than its headers say, or against their rules    drop      drop_truncated, drop_malformed
+//	ARP or ND, other than a question for the gateway        drop      drop_arp_other, drop_nd_other
+//	  or for one of the node's addresses
+//	such a question, from the unspecified address           drop      drop_arp_probe, drop_nd_dad
+//	such a question, from no local pod                      drop      drop_arp_stranger, drop_nd_stranger
+//	such a question, from a pod's address by another MAC    drop      drop_spoofed_mac
+//	such a question                                         answer    arp_answered, nd_answered
+//	IP to a group or to all; not to the vmac's MAC          drop      drop_multicast, drop_wrong_mac
+//	IPv6 from a link-local address                          drop      drop_link_local
+//	IP from an address of no local pod; by another MAC      drop      drop_spoofed_address, drop_spoofed_mac
+//	IP to no steered prefix, or to the gateway              drop      drop_not_steered
+//	IP                                                      pass      steered_ipv4, steered_ipv6
+//
+// Fragments pass by their addresses, as whatever else has an IP header. A question from a link-local address is judged by
+// its MAC, which has to be some pod's. An answer that could not be written is drop_write_failed.
+//
+// The program guard is on the parent's egress, where all that a pod broadcasts goes by:
+//
+//	frame                                                   verdict   counted as
+//	ARP for the gateway, or in its name                     drop      guard_arp
+//	ND for the gateway, or in its name                      drop      guard_nd
+//	any other                                               pass      -
+//
+// Siblings have their copy of a broadcast by then. The sender is told of the drop: its link counts it, and a packet socket
+// gets ENOBUFS.
+//
+// Everything is pinned below Config.PinDir/Config.Name: the maps endpoints, macs, prefixes and counters, and in tcx mode the
+// links steer and guard. With clsact there are no links to pin, and the filters, named berth/<vmac>/<program>, last as long
+// as the devices do. The process may end; what it attached goes on.
 package bpf
 
 import (

@@ -20,13 +20,15 @@ const layout = 1
 // whole: the next one is built beside it and the two change places.
 type pins struct{ dir, next string }
 
+const nextSuffix = "~"
+
 func pinsOf(pinDir, name string) (pins, error) {
 	// The BPF file system keeps names with dots to itself.
 	if name == "" || strings.ContainsAny(name, "./~") {
 		return pins{}, fmt.Errorf("vmac name %q: empty, or with one of . / ~", name)
 	}
 	dir := filepath.Join(pinDir, name)
-	return pins{dir, dir + "~"}, nil
+	return pins{dir, dir + nextSuffix}, nil
 }
 
 // begin makes the next directory.
