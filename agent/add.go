@@ -96,12 +96,12 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 	}
 	var steered []netip.Prefix
 	if steer {
-		steered = a.path.Steered()
+		steered = a.steered(ask.Default)
 	}
 	if c.caller.Err() != nil { // nobody hears the answer, and no DEL may come for what it gives
 		return nil, errors.Join(c.caller.Err(), t.undo(c))
 	}
-	return result(t.leases, t.pools, ask, steered)
+	return result(t.leases, t.pools, ask, steered, conf.Type)
 }
 
 // ownLeases of the interface: those of this very sandbox (an ADD tried again) and of an earlier sandbox of the same pod.
@@ -299,6 +299,17 @@ func (t *transaction) steers(ask nad.Ask) bool {
 		mode = t.pools[0].Steering
 	}
 	return mode == v1alpha1.SteeringAlways || mode != v1alpha1.SteeringNever && ask.Default
+}
+
+// steered prefixes for an interface. One that is not the pod's default network gets no route to overlay pods: the pod is in the
+// overlay itself, and a route of the same length as its own would make the way there a matter of chance.
+func (a *Agent) steered(isDefault bool) []netip.Prefix {
+	all := a.path.Steered()
+	if isDefault {
+		return all
+	}
+	overlay := a.network.overlay()
+	return slices.DeleteFunc(slices.Clone(all), func(p netip.Prefix) bool { return slices.Contains(overlay, p) })
 }
 
 func wantsOf(ask nad.Ask) []ipam.Want {

@@ -34,10 +34,11 @@ type network struct {
 	set    func(path.Prefixes)
 	log    *slog.Logger
 
-	mu       sync.Mutex
-	services cache.Store // of ServiceCIDRs; nil if configured or unknown to the API server
-	nodes    cache.Store // nil if the pod CIDRs are known without
-	podCIDRs []netip.Prefix
+	mu           sync.Mutex
+	services     cache.Store    // of ServiceCIDRs; nil if configured or unknown to the API server
+	nodes        cache.Store    // nil if the pod CIDRs are known without
+	podCIDRs     []netip.Prefix // configured, or of kubeadm
+	overlayCIDRs []netip.Prefix // last told to set
 }
 
 func newNetwork(c kubernetes.Interface, p *pods, cfg Config, set func(path.Prefixes), log *slog.Logger) *network {
@@ -104,6 +105,13 @@ func (n *network) kubeadmPodCIDRs(ctx context.Context) []netip.Prefix {
 	return prefixes(n.log, strings.Split(c.Networking.PodSubnet, ",")...)
 }
 
+// overlay is the pod CIDRs of the cluster.
+func (n *network) overlay() []netip.Prefix {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.overlayCIDRs
+}
+
 // update what is steered.
 func (n *network) update() {
 	n.mu.Lock()
@@ -121,6 +129,7 @@ func (n *network) update() {
 	}
 	p.LocalPods = prefixes(n.log, n.pods.thisNode().Spec.PodCIDRs...)
 	p.Services, p.Pods = sorted(p.Services), sorted(p.Pods)
+	n.overlayCIDRs = p.Pods
 	n.set(p)
 }
 

@@ -20,8 +20,11 @@ const scopeLink = 253
 // result of an ADD: the addresses, the routes of the service path if steered is not empty, those of the subnets, those asked
 // for, and the default route where the interface is the pod's default route.
 //
-// The main plugin's ipam.ConfigureIface sets the routes in their order, so the gateway's comes before those via it.
-func result(leases []*v1alpha1.IPLease, pools []*ipam.Pool, ask nad.Ask, steered []netip.Prefix) (*types100.Result, error) {
+// The main plugin's ipam.ConfigureIface sets the routes in their order, so the gateway's comes before those via it. What else it
+// asks of a result stands at delegate's contract; above all, an address has its gateway only if the main plugin needs it: an
+// IPv6 one makes ConfigureIface wait two seconds for duplicate address detection, an IPv4 one becomes the next hop of the
+// service gateway's own route.
+func result(leases []*v1alpha1.IPLease, pools []*ipam.Pool, ask nad.Ask, steered []netip.Prefix, mainPlugin string) (*types100.Result, error) {
 	res := &types100.Result{CNIVersion: types100.ImplementedSpecVersion}
 	var subnets []ipam.Subnet
 	for i, l := range leases {
@@ -35,7 +38,7 @@ func result(leases []*v1alpha1.IPLease, pools []*ipam.Pool, ask nad.Ask, steered
 		}
 		subnets = append(subnets, s)
 		ip := &types100.IPConfig{Address: ipNet(netip.PrefixFrom(addr, s.Prefix.Bits()))}
-		if s.Gateway.IsValid() {
+		if s.Gateway.IsValid() && (mainPlugin == "ptp" || addr.Is4() && len(steered) == 0) {
 			ip.Gateway = s.Gateway.AsSlice()
 		}
 		res.IPs = append(res.IPs, ip)
@@ -111,8 +114,7 @@ func (r *routes) service(subnets []ipam.Subnet, steered []netip.Prefix) {
 		gw := bpf.Gateway6 // link-local, so on the link without a route of its own
 		if p.Addr().Is4() {
 			gw = bpf.Gateway4
-			// ConfigureIface would fill a missing gateway with the subnet's; 0.0.0.0 stands for none.
-			if onLink := r.add(netip.PrefixFrom(gw, 32), netip.IPv4Unspecified()); onLink != nil {
+			if onLink := r.add(netip.PrefixFrom(gw, 32), netip.Addr{}); onLink != nil {
 				scope := scopeLink
 				onLink.Scope = &scope
 			}

@@ -44,7 +44,7 @@ func run(funcs skel.CNIFuncs, about string) (err *types.Error) {
 
 func add(args *skel.CmdArgs) error {
 	req := request(args)
-	req.MAC = readMAC(args.Netns, args.IfName)
+	req.MAC = prepareLink(args.Netns, args.IfName)
 	reply, err := call(PathAdd, req, addTimeout)
 	if err != nil {
 		return err

@@ -8,9 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readMAC gives the MAC address of a link in another network namespace, or "" if either is not there: bridge and macvlan
+// prepareLink gives the MAC address of a link in another network namespace, or "" if either is not there: bridge and macvlan
 // have made the link by now, others may not. The address is information for the lease, so nothing fails for want of it.
-func readMAC(netns, ifName string) string {
+//
+// It also lets the link use its IPv6 addresses while duplicate address detection still runs (RFC 4429), which otherwise
+// keeps a pod without IPv6 for its first second or two. Kernels without CONFIG_IPV6_OPTIMISTIC_DAD do not have the settings.
+func prepareLink(netns, ifName string) string {
 	if netns == "" {
 		return ""
 	}
@@ -33,6 +36,9 @@ func readMAC(netns, ifName string) string {
 		}
 		if link, err := net.InterfaceByName(ifName); err == nil {
 			mac = link.HardwareAddr.String()
+			for _, setting := range []string{"optimistic_dad", "use_optimistic"} {
+				_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+ifName+"/"+setting, []byte("1"), 0)
+			}
 		}
 	}()
 	return <-done
