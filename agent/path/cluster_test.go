@@ -99,6 +99,18 @@ func (c *cluster) plug(n *node) {
 	ip(c.t, c.wire, "link set port%d master br0 up\n", n.n)
 	ip(c.t, n.NS, "link set eth0 up\naddress add 10.6.0.1%d/16 dev eth0\naddress add 2001:db8:6::1%d/64 dev eth0 nodad\n"+
 		"route add default via 10.6.255.254\nroute add default via 2001:db8:6::ffff\n", n.n, n.n)
+	local(c.t, n.NS, n.own()[1])
+}
+
+// local waits until the kernel delivers to a new IPv6 address. That is for a worker to arrange, nodad or not.
+func local(t testing.TB, ns *netns.NS, a netip.Addr) {
+	t.Helper()
+	eventually(t, 5*time.Second, a.String(), func() error {
+		if run(t, ns, "", "ip", "-6", "route", "show", "table", "local", "type", "local", a.String()) == "" {
+			return fmt.Errorf("not local")
+		}
+		return nil
+	})
 }
 
 func overlayRoute(t testing.TB, from, to *node) {
@@ -156,6 +168,7 @@ func (n *node) pod(i int) *pod {
 	})
 	ip(n.t, p.NS, "link set net1 up\naddress add %s/16 dev net1\naddress add %s/64 dev net1 nodad\nroute add 169.254.1.1 dev net1 scope link\n",
 		p.addrs[0], p.addrs[1])
+	local(n.t, p.NS, p.addrs[1])
 	p.Do(func() {
 		link, err := netlink.LinkByName("net1")
 		if err != nil {
@@ -197,6 +210,7 @@ func (n *node) overlayPod() *pod {
 	ip(n.t, n.NS, "link set cni0 up\naddress add 10.244.%d.1/24 dev cni0\naddress add 2001:db8:244:%d::1/64 dev cni0 nodad\n", n.n, n.n)
 	ip(n.t, p.NS, "link set eth0 up\naddress add %s/24 dev eth0\naddress add %s/64 dev eth0 nodad\n"+
 		"route add default via 10.244.%d.1\nroute add default via 2001:db8:244:%d::1\n", p.addrs[0], p.addrs[1], n.n, n.n)
+	local(n.t, p.NS, p.addrs[1])
 	run(n.t, n.NS, "", "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
 	return p
 }
