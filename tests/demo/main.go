@@ -1,0 +1,110 @@
+// Command demo shows what Berth does, on a real Kubernetes of two nodes in two zones on this machine. It tells each step, and
+// stops at the first thing that is not so. Everything it types a user can type, too.
+//
+//	go run ./tests/demo [up|down]
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	f := flag.NewFlagSet("demo", flag.ContinueOnError)
+	var l lab
+	f.StringVar(&l.name, "name", "", "name of the lab, to run several side by side")
+	f.StringVar(&l.dir, "dir", os.Getenv("LAB_DIR"), "directory of the lab")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	for _, file := range []string{"bin/lab", "dist/image.tar", "deploy/install.yaml"} {
+		if _, err := os.Stat(file); err != nil && f.Arg(0) != "down" {
+			return fmt.Errorf("%w: run make demo in the top directory, which builds it", err)
+		}
+	}
+	switch f.Arg(0) {
+	case "down":
+		return l.run(ctx, "down")
+	case "", "up":
+		return up(ctx, &l)
+	}
+	return fmt.Errorf("no command %q: up or down", f.Arg(0))
+}
+
+// step of the demonstration.
+type step struct {
+	title, why string
+	do         func(context.Context, *demo) error
+}
+
+var steps = []step{
+	{"A cluster", "Two real Kubernetes nodes on this machine, each in a zone with a subnet of its own, a router between them.\n" +
+		"Multus is there; it gives pods more networks than the one of the cluster.", cluster},
+	{"Berth", "Berth is a CNI plugin for addresses, an agent on each node, and a controller. One manifest installs all.", install},
+	{"Pools", "A pool says which addresses may be given out, and on which nodes: here one for each zone.", pools},
+	{"The network", "A network definition names the nodes' link, for all zones at once. Of the addresses it says nothing but\n" +
+		`"ipam": {"type": "berth"}.`, network},
+	{"The application", "quotes has macvlan as its second interface; orders has nothing else. Both name both pools.", application},
+	{"Every pod got an address of its zone", "Each address is held by an IPLease, an object whose name is the lock.", addresses},
+	{"Pods reach each other by address", "On the physical network, across zones, each seen under its own address: a firewall\n" +
+		"can know it. No overlay, no translation.", eachOther},
+	{"Pods reach Services by name", "What macvlan alone cannot do: its pods are cut off from their own node, and so from Services\n" +
+		"and DNS. Berth's eBPF program on vmac hands this traffic to the node, and counts it.", services},
+	{"Pods reach their own node", "Node agents, log collectors, the kubelet: all of the node's addresses answer.", ownNode},
+	{"The node reaches its pods", "And so the kubelet's probes pass. The readiness of orders has come this way.", fromNode},
+	{"Deleting the application frees its addresses", "A lease that is Released is free, and remembers who had it.", deletion},
+	{"The application again", "So that there is something to look at.", application},
+}
+
+// up runs all steps and leaves the cluster as it is.
+func up(ctx context.Context, l *lab) error {
+	d, begin := &demo{lab: l}, time.Now()
+	for i, s := range steps {
+		say("\n%s\n%s", bold(fmt.Sprintf("%d. %s", i+1, s.title)), s.why)
+		if err := s.do(ctx, d); err != nil {
+			d.closer(ctx)
+			return fmt.Errorf("step %d, %q: %w", i+1, s.title, err)
+		}
+	}
+	if ctx.Err() != nil {
+		return errors.New("interrupted")
+	}
+	say("\n%s in %s. The cluster is up; to look around:\n\n%s  make demo-down   # stops it", bold("All of it is so"),
+		time.Since(begin).Round(time.Second), l.hints(
+			"kubectl get ippools,ipleases",
+			"kubectl -n demo get pods -o wide",
+			"kubectl -n demo exec deploy/orders -- testapp get http://quotes",
+			"kubectl -n demo exec ds/quotes -- ip route",
+			l.line("exec", "node-a", "--", "bpftool", "net", "show")))
+	return nil
+}
+
+// closer prints what helps to understand a failure.
+func (d *demo) closer(ctx context.Context) {
+	if ctx.Err() != nil || d.lab.env == nil {
+		return
+	}
+	say("\n%s The cluster as it is now:", bold("Not so."))
+	_ = d.lab.kubectl(ctx, "get pods -A -o wide")
+	_ = d.lab.kubectl(ctx, "-n demo get events --field-selector type=Warning --sort-by=.lastTimestamp")
+	say("\nTo look closer (the cluster stays up until make demo-down):\n\n%s", d.lab.hints(
+		"kubectl get ippools,ipleases -o wide",
+		"kubectl -n demo describe pods",
+		"kubectl -n "+berthNamespace+" logs daemonset/berth-agent --all-pods --prefix --tail 50",
+		d.lab.line("exec", "node-a", "--", "ip", "-d", "addr")))
+}
