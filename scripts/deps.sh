@@ -14,8 +14,8 @@ needs='
 	ip:iproute2
 	conntrack:conntrack
 	ipset:ipset
-	clang:clang
-	llvm-strip:llvm
+	clang-14:clang-14
+	llvm-strip-14:llvm-14
 	/usr/include/bpf/bpf_helpers.h:libbpf-dev
 	tcpdump:tcpdump
 	arping:iputils-arping

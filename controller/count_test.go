@@ -1,0 +1,83 @@
+package controller
+
+import (
+	"math/big"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/ipam"
+)
+
+func TestShort(t *testing.T) {
+	power := func(e uint) *big.Int { return new(big.Int).Lsh(big.NewInt(1), e) }
+	less := func(n *big.Int, by int64) *big.Int { return new(big.Int).Sub(n, big.NewInt(by)) }
+	for _, tc := range []struct {
+		n    *big.Int
+		want string
+	}{
+		{big.NewInt(0), "0"},
+		{big.NewInt(250), "250"},
+		{big.NewInt(65534), "65534"},
+		{power(24), "16777216"},
+		{big.NewInt(999999999), "999999999"},
+		{power(32), "2^32"},
+		{power(64), "2^64"},
+		{less(power(64), 2), "2^64"},
+		{less(power(64), 1000000), "2^64"},
+		{new(big.Int).Add(power(64), big.NewInt(7)), "2^64"},
+		{power(128), "2^128"},
+		{new(big.Int).Mul(power(64), big.NewInt(3)), "5.5e+19"},
+		{new(big.Int).Sub(power(40), power(38)), "8.2e+11"},
+	} {
+		if got := short(tc.n); got != tc.want {
+			t.Errorf("short(%s) = %q, want %q", tc.n, got, tc.want)
+		}
+	}
+}
+
+func TestReadable(t *testing.T) {
+	if got := readable([]*big.Int{big.NewInt(250), new(big.Int).Lsh(big.NewInt(1), 64)}); got != "250 + 2^64" {
+		t.Errorf("got %q", got)
+	}
+	if got := readable(nil); got != "" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestCount(t *testing.T) {
+	p := compile(t, pool("a", "net", subnet("10.6.0.0/24", "10.6.0.10-10.6.0.19"), subnet("2001:db8::/64")))
+	leases := []v1alpha1.IPLease{
+		lease("net", "10.6.0.10", "a", v1alpha1.LeaseBound),
+		lease("net", "10.6.0.11", "a", v1alpha1.LeaseReleased),
+		lease("net", "10.6.0.12", "a", v1alpha1.LeaseReserved),
+		lease("net", "10.6.0.13", "a", v1alpha1.LeaseQuarantined),
+		lease("net", "10.6.0.14", "b", v1alpha1.LeaseBound),   // an overlapping pool's
+		lease("net", "10.6.0.15", "", v1alpha1.LeaseReserved), // by hand
+		lease("net", "10.6.0.50", "a", v1alpha1.LeaseBound),   // given before the pool shrank
+		lease("net", "10.6.0.51", "b", v1alpha1.LeaseBound),   // nothing of ours
+		lease("other", "10.6.0.16", "a", v1alpha1.LeaseBound), // another network
+		lease("net", "2001:db8::1", "a", v1alpha1.LeaseBound), // the other family
+		lease("net", "not an address", "a", v1alpha1.LeaseBound),
+	}
+	want := map[ipam.Family]tally{
+		ipam.IPv4: {taken: 5, bound: 2, reserved: 1, quarantined: 1},
+		ipam.IPv6: {taken: 1, bound: 1},
+	}
+	if diff := cmp.Diff(want, count(p, leases), cmp.AllowUnexported(tally{})); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestAddressCountIsExact(t *testing.T) {
+	p := compile(t, pool("a", "net", subnet("2001:db8::/64")))
+	got := addressCount(p.Ranges(ipam.IPv6).Count(), tally{taken: 3, bound: 2})
+	want := &v1alpha1.AddressCount{Total: "18446744073709551615", Free: "18446744073709551612", Bound: 2}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if got := addressCount(big.NewInt(2), tally{taken: 3}); got.Free != "0" {
+		t.Errorf("free %s, want 0 at the least", got.Free)
+	}
+}
