@@ -1,0 +1,140 @@
+// Command bench measures Berth on this machine, against what it is to be compared with, in the same run:
+//
+//	start  start of the plugin, against an empty program in Go
+//	bpf    the programs of the service path, by the kernel's test run
+//	add    ADD and DEL of the whole plugin, against host-local and against a no-op plugin with one API write
+//	api    requests to the API server for each ADD and DEL, by its own count
+//	path   a ClusterIP through vmac, against the same pods' own addresses, on the two-node lab
+//
+// Results are JSON lines on stdout and in a file; progress and a table are on stderr. Times depend on the machine and on what else
+// it does; ratios are of values measured in turn. Nothing fails for being slow.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+var parts = []string{"start", "bpf", "add", "api", "path"}
+
+type options struct {
+	only   []string
+	adds   int
+	pairs  int
+	starts int
+	pause  time.Duration
+	out    string
+	labDir string
+	root   string // of the checkout
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	if len(args) > 0 && args[0] == crrCommand {
+		return connectRequestClose(ctx, args[1:])
+	}
+	o, err := parse(args)
+	if err != nil {
+		return err
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("network namespaces and clusters need root: use sudo")
+	}
+	if inSandbox() {
+		return measureAlone(ctx, o)
+	}
+	begin := time.Now()
+	if err := os.MkdirAll(filepath.Dir(o.out), 0o755); err != nil {
+		return err
+	}
+	file, err := os.Create(o.out)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	r := &report{}
+	r.lines = append(r.lines, os.Stdout, file)
+	err = measure(ctx, o, r)
+	err = errors.Join(err, r.table(os.Stderr))
+	say("took %.0f s; results in %s", time.Since(begin).Seconds(), o.out)
+	return err
+}
+
+// measure all parts asked for. One that fails does not keep the others from being measured.
+func measure(ctx context.Context, o options, r *report) error {
+	var errs []error
+	part := func(name string, f func() error) {
+		if !o.wants(name) || ctx.Err() != nil {
+			return
+		}
+		say("part %s", name)
+		if err := f(); err != nil {
+			say("part %s: %v", name, err)
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+		}
+	}
+	part("start", func() error { return measureStart(ctx, o, r) })
+	part("bpf", func() error { return measurePrograms(ctx, o, r) })
+	if o.wants("add") || o.wants("api") {
+		if err := inOwnNamespaces(ctx, o, r); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	part("path", func() error { return measurePath(ctx, o, r) })
+	return errors.Join(append(errs, ctx.Err())...)
+}
+
+func parse(args []string) (options, error) {
+	var o options
+	var only string
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.StringVar(&only, "only", strings.Join(parts, ","), "parts to run")
+	f.IntVar(&o.adds, "adds", 240, "ADDs and DELs of each contender")
+	f.IntVar(&o.pairs, "pairs", 7, "pairs of each measurement of the path")
+	f.IntVar(&o.starts, "starts", 300, "starts of each program")
+	f.DurationVar(&o.pause, "pause", 2*time.Millisecond, "between two calls, so that one does not pay for the other's aftermath")
+	f.StringVar(&o.out, "o", "dist/bench.jsonl", "file for the results")
+	f.StringVar(&o.labDir, "lab-dir", ".lab", "where the lab keeps its parts")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	o.only = strings.Split(only, ",")
+	for _, p := range o.only {
+		if !slices.Contains(parts, p) {
+			return o, fmt.Errorf("-only: no part %q; there are %s", p, strings.Join(parts, ", "))
+		}
+	}
+	if o.adds < 1 || o.pairs < 1 || o.starts < 1 {
+		return o, errors.New("-adds, -pairs and -starts must be at least 1")
+	}
+	root, err := checkout()
+	if err != nil {
+		return o, err
+	}
+	o.root = root
+	for _, p := range []*string{&o.out, &o.labDir} {
+		if !filepath.IsAbs(*p) {
+			*p = filepath.Join(root, *p)
+		}
+	}
+	return o, nil
+}
+
+func (o options) wants(part string) bool { return slices.Contains(o.only, part) }

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+)
+
+const nodeName = "bench-node"
+
+// node is what a node is to a CNI plugin: the agent, a parent link, and pods with their namespaces; no kubelet, so that nothing
+// else asks anything of the API server.
+type node struct {
+	*control
+	*binaries
+	agent      *exec.Cmd
+	stub       io.Closer
+	pods       []pod
+	contenders map[string]contender // by name
+}
+
+func newNode(ctx context.Context, o options) (n *node, err error) {
+	n = &node{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.close())
+		}
+	}()
+	if n.binaries, err = build(ctx, o, "./cmd/berth", "./cmd/berth-agent", "./tests/bench/noop"); err != nil {
+		return n, err
+	}
+	for _, dir := range []string{n.path("bpf"), n.path("netns")} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return n, err
+		}
+	}
+	if err := unix.Mount("bpf", n.path("bpf"), "bpf", 0, ""); err != nil {
+		return n, fmt.Errorf("mount a bpffs: %w", err)
+	}
+	if err := makeParent(); err != nil {
+		return n, err
+	}
+	l, err := newLab(ctx, o, n.binaries)
+	if err != nil {
+		return n, err
+	}
+	if n.control, err = newControl(ctx, l); err != nil {
+		return n, err
+	}
+	if err := n.makeObjects(ctx); err != nil {
+		return n, err
+	}
+	if n.pods, err = n.makePods(ctx); err != nil {
+		return n, err
+	}
+	if err := n.makeContenders(); err != nil {
+		return n, err
+	}
+	return n, n.startAgent(ctx)
+}
+
+func (n *node) socket() string { return n.path("agent.sock") }
+
+// startAgent and wait until it says by STATUS that it can serve.
+func (n *node) startAgent(ctx context.Context) error {
+	log, err := os.Create(n.path("agent.log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	n.agent = exec.Command(n.path("berth-agent"), "--node-name", nodeName, "--kubeconfig", n.kubeconfig, "--socket", n.socket(),
+		"--plugin", "", "--metrics-address", "", "--pin-dir", n.path("bpf/berth"))
+	n.agent.Stdout, n.agent.Stderr = log, log
+	if err := n.agent.Start(); err != nil {
+		n.agent = nil
+		return fmt.Errorf("start berth-agent: %w", err)
+	}
+	status := plugin{path: n.path("berth"), config: berthConfig("bridge", n.socket())}
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		_, err := status.call(ctx, "STATUS", sandbox{})
+		if err == nil {
+			return nil
+		}
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			text, _ := os.ReadFile(n.path("agent.log"))
+			return fmt.Errorf("berth-agent does not become ready: %w\n%s", err, text)
+		}
+	}
+}
+
+func (n *node) close() error {
+	var errs []error
+	if n.stub != nil {
+		errs = append(errs, n.stub.Close())
+	}
+	if n.agent != nil {
+		_ = n.agent.Process.Signal(syscall.SIGTERM)
+		kill := time.AfterFunc(10*time.Second, func() { _ = n.agent.Process.Kill() })
+		if err := n.agent.Wait(); err != nil {
+			errs = append(errs, fmt.Errorf("berth-agent: %w", err))
+		}
+		kill.Stop()
+	}
+	if n.control != nil {
+		errs = append(errs, n.control.close())
+	}
+	if n.binaries != nil {
+		for _, p := range n.pods {
+			_ = unix.Unmount(p.netns, unix.MNT_DETACH)
+		}
+		_ = unix.Unmount(n.path("bpf"), unix.MNT_DETACH)
+		n.remove()
+	}
+	return errors.Join(errs...)
+}
+
+// berthConfig of a network whose main plugin has made the interface. Only with macvlan has the agent a service path to keep.
+func berthConfig(mainPlugin, socket string) string {
+	return fmt.Sprintf(`{"cniVersion": "1.1.0", "name": "bench-%s", "type": %q, "master": %q, "mode": "bridge",
+		"ipam": {"type": "berth", "socket": %q}}`, mainPlugin, mainPlugin, parentLink, socket)
+}
+
