@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 dir=${1:-$PWD/.lab}
-name=api-$$
+name=api$(($$ % 1000000))
 
 down() { bin/lab apiserver down --dir "$dir" --name "$name" >/dev/null || true; }
 trap down EXIT
