@@ -39,6 +39,7 @@ static inline __u16 advertisement_checksum(struct advertisement *out)
 	__u32 len = sizeof(*out) - __builtin_offsetof(struct advertisement, ip.src);
 	__u32 sum = bpf_csum_diff(0, 0, out->ip.src.word, len, bpf_htonl(ADVERTISEMENT_PAYLOAD + IPPROTO_ICMPV6));
 
+	// Newer kernels return 16 bits, older ones 32.
 	sum = (sum & 0xffff) + (sum >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
 	return ~sum;

@@ -201,6 +201,7 @@ var steerTests = []packetTest{
 	{name: "gateway6's neighbour", packet: solicit(pod1, "2001:db8:1::11", "fe80::2", sourceOption(pod1)), reason: "drop_nd_other"},
 	{name: "node's IPv4 address, mapped", packet: solicit(pod1, "2001:db8:1::11", "::ffff:192.168.1.5", sourceOption(pod1)), reason: "drop_nd_other"},
 	{name: "stranger6", packet: solicit(alien, "2001:db8:1::99", "fe80::1", sourceOption(alien)), reason: "drop_nd_stranger"},
+	{name: "stranger6 whose address ends in zeros", packet: solicit(alien, "2001:db8:1::", "fe80::1", sourceOption(alien)), reason: "drop_nd_stranger"},
 	{name: "stranger6 from link-local", packet: solicit(alien, "fe80::99", "fe80::1", sourceOption(alien)), reason: "drop_nd_stranger"},
 	{name: "pod's IPv4 address, mapped", packet: solicit(pod1, "::ffff:10.1.0.11", "fe80::1", sourceOption(pod1)), reason: "drop_nd_stranger"},
 	{name: "pod's address6, stranger's MAC", packet: solicit(alien, "2001:db8:1::11", "fe80::1", sourceOption(alien)), reason: "drop_spoofed_mac"},
