@@ -1,0 +1,228 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/ipam"
+)
+
+var now = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+
+// fake serves what it holds, with the server's selectors.
+type fake struct {
+	p   []v1alpha1.IPPool
+	l   []v1alpha1.IPLease
+	err error
+}
+
+func (f *fake) pools(context.Context) ([]v1alpha1.IPPool, error) { return f.p, f.err }
+
+func (f *fake) leases(_ context.Context, o metav1.ListOptions) ([]v1alpha1.IPLease, error) {
+	bylabel, err := labels.Parse(o.LabelSelector)
+	if err != nil {
+		return nil, err
+	}
+	byField, err := fields.ParseSelector(o.FieldSelector)
+	if err != nil {
+		return nil, err
+	}
+	var out []v1alpha1.IPLease
+	for _, l := range f.l {
+		if bylabel.Matches(labels.Set(l.Labels)) && byField.Matches(fields.Set{"spec.address": l.Spec.Address}) {
+			out = append(out, l)
+		}
+	}
+	return out, f.err
+}
+
+func newPool(name, network string, conditions ...metav1.Condition) v1alpha1.IPPool {
+	p := v1alpha1.IPPool{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	p.Spec.Network = network
+	p.Spec.Subnets = []v1alpha1.PoolSubnet{{CIDR: "10.6.0.0/24"}}
+	p.Status.IPv4 = &v1alpha1.AddressCount{Total: "254", Free: "250", Bound: 3, Reserved: 1}
+	p.Status.Conditions = conditions
+	return p
+}
+
+func newLease(t *testing.T, network, address string, holder v1alpha1.LeaseHolder) v1alpha1.IPLease {
+	t.Helper()
+	p, err := ipam.Compile(&v1alpha1.IPPool{ObjectMeta: metav1.ObjectMeta{Name: "zone-a"}, Spec: v1alpha1.IPPoolSpec{
+		Network: network, Subnets: []v1alpha1.PoolSubnet{{CIDR: "10.6.0.0/16"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return *ipam.NewLease(p, netip.MustParseAddr(address), holder, now.Add(-90*time.Minute))
+}
+
+func world(t *testing.T) *fake {
+	web := v1alpha1.LeaseHolder{Namespace: "shop", Pod: "web-0", UID: "u-1", Interface: "net1", Node: "node-a", MAC: "02:00:00:00:00:01", ContainerID: "c1"}
+	db := v1alpha1.LeaseHolder{Namespace: "data", Pod: "db-0", UID: "u-2", Interface: "net1", Node: "node-b"}
+	released := newLease(t, "vlan910", "10.6.0.9", db)
+	ipam.Release(&released, now.Add(-time.Minute))
+	reserved := v1alpha1.IPLease{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.Time{Time: now.Add(-48 * time.Hour)}}}
+	reserved.Spec = v1alpha1.IPLeaseSpec{Network: "vlan911", Address: "10.6.0.10", Phase: v1alpha1.LeaseReserved}
+
+	full := newPool("zone-b", "vlan910",
+		metav1.Condition{Type: v1alpha1.PoolReady, Status: metav1.ConditionFalse, Reason: "NoFreeAddress"},
+		metav1.Condition{Type: v1alpha1.PoolOverlapping, Status: metav1.ConditionTrue})
+	full.Status.IPv6 = &v1alpha1.AddressCount{Total: "18446744073709551615", Free: "18446744073709551615"}
+	fresh := newPool("fresh", "vlan911")
+	fresh.Status = v1alpha1.IPPoolStatus{}
+	ready := newPool("zone-a", "vlan910", metav1.Condition{Type: v1alpha1.PoolReady, Status: metav1.ConditionTrue})
+	ready.Spec.Default = true
+	return &fake{
+		p: []v1alpha1.IPPool{full, fresh, ready},
+		l: []v1alpha1.IPLease{newLease(t, "vlan910", "10.6.0.100", web), released, reserved, newLease(t, "vlan911", "10.6.0.100", db)},
+	}
+}
+
+func TestCommands(t *testing.T) {
+	for _, tc := range []struct{ args, want, err string }{
+		{args: "pools", want: `
+NETWORK   POOL     FAMILY   FREE                   TOTAL                  BOUND   RESERVED   STATE
+vlan910   zone-a   IPv4     250                    254                    3       1          Ready,default
+vlan910   zone-b   IPv4     250                    254                    3       1          NoFreeAddress,Overlapping
+vlan910   zone-b   IPv6     18446744073709551615   18446744073709551615   0       0          NoFreeAddress,Overlapping
+vlan911   fresh    -        -                      -                      -       -          Unknown (no berth-controller has seen it)
+`},
+		{args: "pools zone-a", want: `
+NETWORK   POOL     FAMILY   FREE   TOTAL   BOUND   RESERVED   STATE
+vlan910   zone-a   IPv4     250    254     3       1          Ready,default
+`},
+		{args: "pools zone-z", err: `there is no pool "zone-z"`},
+		{args: "leases", want: `
+NETWORK   ADDRESS      POOL     PHASE      POD          INTERFACE   NODE     SINCE
+vlan910   10.6.0.9     zone-a   Released   data/db-0    net1        node-b   60s
+vlan910   10.6.0.100   zone-a   Bound      shop/web-0   net1        node-a   90m
+vlan911   10.6.0.10    -        Reserved   -            -           -        2d
+vlan911   10.6.0.100   zone-a   Bound      data/db-0    net1        node-b   90m
+`},
+		{args: "leases --node node-a", want: `
+NETWORK   ADDRESS      POOL     PHASE   POD          INTERFACE   NODE     SINCE
+vlan910   10.6.0.100   zone-a   Bound   shop/web-0   net1        node-a   90m
+`},
+		{args: "leases -n data --phase released --pool zone-a --network vlan910", want: `
+NETWORK   ADDRESS    POOL     PHASE      POD         INTERFACE   NODE     SINCE
+vlan910   10.6.0.9   zone-a   Released   data/db-0   net1        node-b   60s
+`},
+		{args: "leases --pool none", want: "\nNo leases.\n"},
+		{args: "leases --phase free", err: `--phase "free" is none of Bound, Reserved, Released, Quarantined`},
+		{args: "who 10.6.0.100 --network vlan910", want: `
+10.6.0.100 in network vlan910: Bound for 90m
+  pool         zone-a
+  pod          shop/web-0
+  pod UID      u-1
+  interface    net1
+  MAC          02:00:00:00:00:01
+  node         node-a
+  container    c1
+  bound at     2026-11-20T10:30:00Z
+`},
+		{args: "who ::ffff:10.6.0.9", want: `
+10.6.0.9 in network vlan910: Released for 60s
+  pool         zone-a
+  last pod     data/db-0
+  pod UID      u-2
+  interface    net1
+  node         node-b
+  bound at     2026-11-20T10:30:00Z
+  released at  2026-11-20T11:59:00Z
+`},
+		{args: "who 10.6.0.10", want: "\n10.6.0.10 in network vlan911: Reserved for 2d\n"},
+		{args: "who 10.6.0.77 --network vlan911", want: "\n10.6.0.77 in network vlan911: free, in pool fresh; nobody is known to have held it\n"},
+		{args: "who 192.0.2.1", want: "\n192.0.2.1: no lease, and no pool has it\n"},
+		{args: "who web-0", err: `"web-0" is not an address`},
+		{args: "who", err: "accepts 1 arg"},
+		{args: "version", want: "\ndev\n"},
+	} {
+		t.Run(tc.args, func(t *testing.T) {
+			var out bytes.Buffer
+			w := world(t)
+			cmd := command(&env{out: &out, now: func() time.Time { return now }, connect: func() (reader, error) { return w, nil }})
+			cmd.SetArgs(strings.Fields(tc.args))
+			err := cmd.ExecuteContext(t.Context())
+			if tc.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tc.err) {
+					t.Errorf("error %v, want %q", err, tc.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tc.want, "\n"+out.String()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestWhoNamesEachNetwork(t *testing.T) {
+	var out bytes.Buffer
+	w := world(t)
+	cmd := command(&env{out: &out, now: func() time.Time { return now }, connect: func() (reader, error) { return w, nil }})
+	cmd.SetArgs([]string{"who", "10.6.0.100"})
+	if err := cmd.ExecuteContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"in network vlan910: Bound", "in network vlan911: Bound"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%s\nlacks %q", out.String(), want)
+		}
+	}
+}
+
+func TestNoPools(t *testing.T) {
+	var out bytes.Buffer
+	cmd := command(&env{out: &out, now: time.Now, connect: func() (reader, error) { return &fake{}, nil }})
+	cmd.SetArgs([]string{"pools"})
+	if err := cmd.ExecuteContext(t.Context()); err != nil || !strings.Contains(out.String(), "There are no pools") {
+		t.Errorf("%q, %v", out.String(), err)
+	}
+}
+
+func TestErrorsReachThePerson(t *testing.T) {
+	broken := errors.New("connection refused")
+	for _, e := range []func() (reader, error){
+		func() (reader, error) { return nil, broken },
+		func() (reader, error) { return &fake{err: broken}, nil },
+	} {
+		for _, args := range []string{"pools", "leases", "who 10.6.0.1"} {
+			cmd := command(&env{out: &bytes.Buffer{}, now: time.Now, connect: e})
+			cmd.SetArgs(strings.Fields(args))
+			if err := cmd.ExecuteContext(t.Context()); !errors.Is(err, broken) {
+				t.Errorf("%s: %v", args, err)
+			}
+		}
+	}
+}
+
+func TestHint(t *testing.T) {
+	resource := schema.GroupResource{Group: "berth.dev", Resource: "ippools"}
+	for _, tc := range []struct {
+		err  error
+		want string
+	}{
+		{apierrors.NewNotFound(resource, ""), "deploy/install.yaml"},
+		{apierrors.NewForbidden(resource, "", errors.New("no")), "berth-view"},
+		{errors.New("timeout"), "timeout"},
+	} {
+		if got := hint(tc.err); !strings.Contains(got.Error(), tc.want) || !errors.Is(got, tc.err) {
+			t.Errorf("got %v, want it to name %q", got, tc.want)
+		}
+	}
+}
