@@ -13,7 +13,7 @@ import (
 // lab runs commands on the machine, in the cluster and on its nodes.
 type lab struct {
 	name, dir string
-	env       []string // with KUBECONFIG and PATH
+	env       string // what bin/lab env says; set as soon as there is a cluster
 }
 
 // command of bin/lab. Its flags come after the verb.
@@ -28,23 +28,35 @@ func (l *lab) command(args ...string) []string {
 	return append(c, args[1:]...)
 }
 
-func (l *lab) line(args ...string) string { return strings.Join(l.command(args...), " ") }
-
 // run a command of bin/lab, shown.
-func (l *lab) run(ctx context.Context, args ...string) error {
-	return l.show(ctx, l.command(args...)...)
+func (l *lab) run(ctx context.Context, args ...string) error { return show(ctx, l.command(args...)) }
+
+// onNode runs a command on a node.
+func (l *lab) onNode(ctx context.Context, node string, argv ...string) (string, error) {
+	return output(ctx, l.command(append([]string{"exec", node, "--"}, argv...)...))
 }
 
-// kubectl, shown; args have no spaces in them.
-func (l *lab) kubectl(ctx context.Context, args string) error {
-	return l.show(ctx, append([]string{"kubectl"}, strings.Fields(args)...)...)
+// inPod runs a shell script in a pod of the application.
+func inPod(ctx context.Context, pod, script string) (string, error) {
+	return output(ctx, []string{"kubectl", "-n", namespace, "exec", pod, "--", "sh", "-c", script})
+}
+
+// kubectl, shown; no argument has a space in it.
+func kubectl(ctx context.Context, lines ...string) error {
+	for _, args := range lines {
+		if err := show(ctx, append([]string{"kubectl"}, strings.Fields(args)...)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // show a command and what it says.
-func (l *lab) show(ctx context.Context, argv ...string) error {
+func show(ctx context.Context, argv []string) error {
 	typed(argv)
-	cmd := exec.CommandContext(ctx, "/usr/bin/env", argv...) // env finds argv[0] in the PATH of l.env
-	cmd.Env, cmd.Stdout, cmd.Stderr = l.env, indented{os.Stdout}, indented{os.Stderr}
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	out := &indented{w: os.Stdout}
+	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("%s: %w", strings.Join(argv, " "), err)
 	}
@@ -52,54 +64,35 @@ func (l *lab) show(ctx context.Context, argv ...string) error {
 }
 
 // output of a command that is not shown.
-func (l *lab) output(ctx context.Context, argv ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, "/usr/bin/env", argv...)
+func output(ctx context.Context, argv []string) (string, error) {
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	var out, errs bytes.Buffer
-	cmd.Env, cmd.Stdout, cmd.Stderr = l.env, &out, &errs
+	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, bytes.TrimSpace(append(out.Bytes(), errs.Bytes()...)))
+		return "", fmt.Errorf("%w: %s\nfrom: %s", err, bytes.TrimSpace(errs.Bytes()), strings.Join(argv, " "))
 	}
 	return out.String(), nil
 }
 
-func (l *lab) onNode(ctx context.Context, node string, argv ...string) (string, error) {
-	return l.output(ctx, l.command(append([]string{"exec", node, "--"}, argv...)...)...)
-}
-
-func (l *lab) inPod(ctx context.Context, pod string, argv ...string) (string, error) {
-	return l.output(ctx, append([]string{"kubectl", "-n", namespace, "exec", pod, "--"}, argv...)...)
-}
-
-// readEnv takes over what bin/lab env says: lines of "export KEY=VALUE".
-func (l *lab) readEnv(ctx context.Context) error {
-	out, err := l.output(ctx, l.command("env")...)
+// enter sets the environment as bin/lab env says: in lines of "export KEY=VALUE".
+func (l *lab) enter(ctx context.Context) error {
+	out, err := output(ctx, l.command("env"))
 	if err != nil {
 		return err
 	}
-	l.env = os.Environ()
 	for line := range strings.Lines(out) {
-		l.env = append(l.env, os.ExpandEnv(strings.TrimSpace(strings.TrimPrefix(line, "export "))))
+		key, value, _ := strings.Cut(strings.TrimSpace(strings.TrimPrefix(line, "export ")), "=")
+		if err := os.Setenv(key, os.ExpandEnv(value)); err != nil {
+			return err
+		}
 	}
+	l.env = out
 	return nil
 }
 
-// value of a variable in env.
-func (l *lab) value(key string) (v string) {
-	for _, e := range l.env {
-		if s, ok := strings.CutPrefix(e, key+"="); ok {
-			v = s
-		}
-	}
-	return v
-}
-
-// hints are lines for the user to type.
-func (l *lab) hints(lines ...string) string {
-	out := fmt.Sprintf("  export KUBECONFIG=%s PATH=%s\n", l.value("KUBECONFIG"), strings.Replace(l.value("PATH"), os.Getenv("PATH"), "$PATH", 1))
-	for _, line := range lines {
-		out += "  " + line + "\n"
-	}
-	return out
+// hints for the user to type.
+func (l *lab) hints(lines ...string) {
+	say("%s%s", l.env, strings.Join(lines, "\n"))
 }
 
 // eventually gives f some time to come true; what it says last counts.

@@ -6,7 +6,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -26,9 +25,9 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("demo", flag.ContinueOnError)
-	var l lab
-	f.StringVar(&l.name, "name", "", "name of the lab, to run several side by side")
-	f.StringVar(&l.dir, "dir", os.Getenv("LAB_DIR"), "directory of the lab")
+	var d demo
+	f.StringVar(&d.name, "name", "", "name of the lab, to run several side by side")
+	f.StringVar(&d.dir, "dir", os.Getenv("LAB_DIR"), "directory of the lab")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -39,72 +38,65 @@ func run(ctx context.Context, args []string) error {
 	}
 	switch f.Arg(0) {
 	case "down":
-		return l.run(ctx, "down")
+		return d.run(ctx, "down")
 	case "", "up":
-		return up(ctx, &l)
+		return d.up(ctx)
 	}
 	return fmt.Errorf("no command %q: up or down", f.Arg(0))
 }
 
-// step of the demonstration.
-type step struct {
+var steps = []struct {
 	title, why string
-	do         func(context.Context, *demo) error
-}
-
-var steps = []step{
+	do         func(*demo, context.Context) error
+}{
 	{"A cluster", "Two real Kubernetes nodes on this machine, each in a zone with a subnet of its own, a router between them.\n" +
-		"Multus is there; it gives pods more networks than the one of the cluster.", cluster},
-	{"Berth", "Berth is a CNI plugin for addresses, an agent on each node, and a controller. One manifest installs all.", install},
-	{"Pools", "A pool says which addresses may be given out, and on which nodes: here one for each zone.", pools},
-	{"The network", "A network definition names the nodes' link, for all zones at once. Of the addresses it says nothing but\n" +
-		`"ipam": {"type": "berth"}.`, network},
-	{"The application", "quotes has macvlan as its second interface; orders has nothing else. Both name both pools.", application},
-	{"Every pod got an address of its zone", "Each address is held by an IPLease, an object whose name is the lock.", addresses},
-	{"Pods reach each other by address", "On the physical network, across zones, each seen under its own address: a firewall\n" +
-		"can know it. No overlay, no translation.", eachOther},
+		"Multus is there: it gives pods more networks than the one of the cluster.", (*demo).cluster},
+	{"Berth", "A CNI plugin for addresses, an agent on each node, and a controller. One manifest installs all.", (*demo).install},
+	{"Pools", "A pool says which addresses may be given out, and on which nodes: here one for each zone.", (*demo).pools},
+	{"The network", "A network definition names the nodes' link, for all zones at once. Of addresses it says nothing but\n" +
+		`"ipam": {"type": "berth"}.`, (*demo).network},
+	{"The application", "quotes has macvlan as its second interface; orders has nothing else. Both name both pools.", (*demo).application},
+	{"Every pod has an address of its zone", "Each address is held by an IPLease, an object whose name is the lock.", (*demo).addresses},
+	{"Pods reach each other by address", "On the physical network, across zones, each seen under its own address, so that a\n" +
+		"firewall can know it. No overlay, no translation.", (*demo).eachOther},
 	{"Pods reach Services by name", "What macvlan alone cannot do: its pods are cut off from their own node, and so from Services\n" +
-		"and DNS. Berth's eBPF program on vmac hands this traffic to the node, and counts it.", services},
-	{"Pods reach their own node", "Node agents, log collectors, the kubelet: all of the node's addresses answer.", ownNode},
-	{"The node reaches its pods", "And so the kubelet's probes pass. The readiness of orders has come this way.", fromNode},
-	{"Deleting the application frees its addresses", "A lease that is Released is free, and remembers who had it.", deletion},
-	{"The application again", "So that there is something to look at.", application},
+		"and DNS. Berth's eBPF program on vmac hands this traffic to the node, and counts it.", (*demo).services},
+	{"Pods reach their own node", "Log collectors, node agents: all addresses of the node answer.", (*demo).ownNode},
+	{"The node reaches its pods", "And so the kubelet's probes pass.", (*demo).fromNode},
+	{"Deleting the application frees its addresses", "A lease that is Released is free, and remembers who had it.", (*demo).deletion},
+	{"The application again", "So that there is something to look at.", (*demo).application},
 }
 
-// up runs all steps and leaves the cluster as it is.
-func up(ctx context.Context, l *lab) error {
-	d, begin := &demo{lab: l}, time.Now()
+// up runs all steps, and leaves the cluster as it is then.
+func (d *demo) up(ctx context.Context) error {
+	begin := time.Now()
 	for i, s := range steps {
 		say("\n%s\n%s", bold(fmt.Sprintf("%d. %s", i+1, s.title)), s.why)
-		if err := s.do(ctx, d); err != nil {
-			d.closer(ctx)
-			return fmt.Errorf("step %d, %q: %w", i+1, s.title, err)
+		if err := s.do(d, ctx); err != nil {
+			if ctx.Err() == nil && d.env != "" {
+				d.closer(ctx)
+			}
+			return fmt.Errorf("step %d, %q, is not so: %w", i+1, s.title, err)
 		}
 	}
-	if ctx.Err() != nil {
-		return errors.New("interrupted")
-	}
-	say("\n%s in %s. The cluster is up; to look around:\n\n%s  make demo-down   # stops it", bold("All of it is so"),
-		time.Since(begin).Round(time.Second), l.hints(
-			"kubectl get ippools,ipleases",
-			"kubectl -n demo get pods -o wide",
-			"kubectl -n demo exec deploy/orders -- testapp get http://quotes",
-			"kubectl -n demo exec ds/quotes -- ip route",
-			l.line("exec", "node-a", "--", "bpftool", "net", "show")))
+	say("\n%s in %s. The cluster is up. To look around:\n", bold("All of it is so"), time.Since(begin).Round(time.Second))
+	d.hints(
+		"kubectl get ippools,ipleases",
+		"kubectl -n demo get pods -o wide",
+		"kubectl -n demo exec deploy/orders -- testapp get http://quotes",
+		"kubectl -n demo exec ds/quotes -- ip route",
+		"make demo-down   # stops it")
 	return nil
 }
 
-// closer prints what helps to understand a failure.
+// closer shows what helps to understand a failure.
 func (d *demo) closer(ctx context.Context) {
-	if ctx.Err() != nil || d.lab.env == nil {
-		return
-	}
-	say("\n%s The cluster as it is now:", bold("Not so."))
-	_ = d.lab.kubectl(ctx, "get pods -A -o wide")
-	_ = d.lab.kubectl(ctx, "-n demo get events --field-selector type=Warning --sort-by=.lastTimestamp")
-	say("\nTo look closer (the cluster stays up until make demo-down):\n\n%s", d.lab.hints(
+	say("\n%s. The cluster as it is:", bold("Not so"))
+	_ = kubectl(ctx, "get pods -A -o wide")
+	_ = kubectl(ctx, "-n demo get events --field-selector type=Warning --sort-by=.lastTimestamp")
+	say("\nTo look closer (the cluster stays up until make demo-down):\n")
+	d.hints(
 		"kubectl get ippools,ipleases -o wide",
 		"kubectl -n demo describe pods",
-		"kubectl -n "+berthNamespace+" logs daemonset/berth-agent --all-pods --prefix --tail 50",
-		d.lab.line("exec", "node-a", "--", "ip", "-d", "addr")))
+		"kubectl -n berth-system logs daemonset/berth-agent --all-pods --prefix --tail 50\n")
 }

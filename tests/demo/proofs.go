@@ -11,85 +11,55 @@ import (
 	"time"
 )
 
-// answer of the application.
-type answer struct{ Hostname, Node, Remote string }
-
-// get a URL from inside a pod; anything but status 200 is an error.
-func (d *demo) get(ctx context.Context, from pod, args ...string) (answer, error) {
-	out, err := d.inPod(ctx, from.name, append([]string{"testapp", "get", "--timeout", "3s"}, args...)...)
+// get URLs from inside a pod. Anything but status 200 is an error.
+func get(ctx context.Context, from pod, flag string, urls ...string) (out []answer, err error) {
+	text, err := inPod(ctx, from.name, "for url in "+strings.Join(urls, " ")+"; do testapp get --timeout 3s "+flag+" $url || exit 1; done")
 	if err != nil {
-		return answer{}, err
+		return nil, err
 	}
-	var a answer
-	_, body, _ := strings.Cut(out, "\n")
-	return a, json.Unmarshal([]byte(body), &a)
+	for line := range strings.Lines(text) { // the status and the answer, in turn
+		var a answer
+		if strings.HasPrefix(line, "{") && json.Unmarshal([]byte(line), &a) == nil {
+			out = append(out, a)
+		}
+	}
+	return out, nil
 }
+
+// answer of the application: who it is, where it runs, and the client as it sees it.
+type answer struct{ Hostname, Node, Remote string }
 
 func url(a netip.Addr, port string) string {
 	return "http://" + net.JoinHostPort(a.String(), port) + "/"
 }
 
 // eachOther asks from each pod each other one, by both its addresses.
-func eachOther(ctx context.Context, d *demo) error {
+func (d *demo) eachOther(ctx context.Context) error {
 	for _, from := range d.pods {
 		across := 0
 		for _, to := range d.pods {
 			if from.name == to.name {
 				continue
 			}
-			for i, addr := range to.addrs {
-				a, err := d.get(ctx, from, url(addr, "8080"))
-				if err != nil {
-					return fmt.Errorf("%s cannot reach %s at %s: %w", from, to, addr, err)
-				}
+			answers, err := get(ctx, from, "", url(to.addrs[0], "8080"), url(to.addrs[1], "8080"))
+			if err != nil {
+				return fmt.Errorf("%s cannot reach %s at %v: %w", from, to, to.addrs, err)
+			}
+			for i, a := range answers {
 				if remote, err := netip.ParseAddrPort(a.Remote); err != nil || remote.Addr() != from.addrs[i] {
 					return fmt.Errorf("%s was seen by %s as %s, not under its own address %s", from, to, a.Remote, from.addrs[i])
 				}
 			}
-			if from.zone != to.zone {
+			if d.zones[from.node] != d.zones[to.node] {
 				across++
 			}
 		}
-		proved("%s reaches all other %d pods, %d of them across zones, over IPv4 and IPv6", from, len(d.pods)-1, across)
+		proved("%s reaches all other %d, %d of them across zones, over IPv4 and IPv6", from, len(d.pods)-1, across)
 	}
 	return nil
 }
 
-// services asks each Service from each kind of pod on each node until a backend of each node has answered. The node picks
-// backends at random.
-func services(ctx context.Context, d *demo) error {
-	typed(strings.Fields("kubectl -n demo exec POD -- testapp get http://orders.demo.svc.cluster.local"))
-	for _, from := range d.onePerNode() {
-		before, err := d.steered(ctx, from.node)
-		if err != nil {
-			return err
-		}
-		requests := map[string]int{}
-		for _, family := range []string{"-4", "-6"} {
-			for _, service := range []string{"quotes", "orders"} {
-				n, err := d.bothNodes(ctx, from, service, family)
-				if err != nil {
-					return err
-				}
-				requests[family] += n
-			}
-		}
-		after, err := d.steered(ctx, from.node)
-		if err != nil {
-			return err
-		}
-		v4, v6 := after["steered_ipv4"]-before["steered_ipv4"], after["steered_ipv6"]-before["steered_ipv6"]
-		// A request is at least five packets: SYN, ACK, GET, FIN, ACK.
-		if v4 < 5*requests["-4"] || v6 < 5*requests["-6"] {
-			return fmt.Errorf("%s made %d requests over IPv4 and %d over IPv6, but the program on vmac of %s has seen %d and %d packets: they went another way",
-				from, requests["-4"], requests["-6"], from.node, v4, v6)
-		}
-		proved("%s reaches quotes and orders on both nodes; the program on vmac steered %d IPv4 and %d IPv6 packets", from, v4, v6)
-	}
-	return nil
-}
-
-// onePerNode of each kind.
+// onePerNode of each kind of pod.
 func (d *demo) onePerNode() (out []pod) {
 	seen := map[string]bool{}
 	for _, p := range d.pods {
@@ -101,81 +71,116 @@ func (d *demo) onePerNode() (out []pod) {
 	return out
 }
 
-// bothNodes asks a Service until another pod of this node and a pod of the other have answered, and counts the requests.
-// Once it has answered it must always answer; before, it may not yet be known on the node.
-func (d *demo) bothNodes(ctx context.Context, from pod, service, family string) (requests int, err error) {
+func (d *demo) services(ctx context.Context) error {
+	typed(strings.Fields("kubectl -n demo exec POD -- testapp get http://orders." + namespace + ".svc.cluster.local"))
+	for _, from := range d.onePerNode() {
+		for _, family := range []string{"4", "6"} {
+			flag, verdict := "-"+family, "steered_ipv"+family
+			before, err := d.packets(ctx, from.node, verdict)
+			if err != nil {
+				return err
+			}
+			requests := 0
+			for _, service := range []string{"quotes", "orders"} {
+				n, err := d.bothNodes(ctx, from, service, flag)
+				if err != nil {
+					return err
+				}
+				requests += n
+			}
+			after, err := d.packets(ctx, from.node, verdict)
+			if err != nil {
+				return err
+			}
+			// A request is at least five packets (SYN, ACK, GET, FIN, ACK). Of IPv6 there is nothing else; IPv4 has DNS and probes.
+			if after-before < 5*requests {
+				return fmt.Errorf("%s asked %d times over IPv%s, but the program on vmac of %s counted only %d packets as %s: they went another way",
+					from, requests, family, from.node, after-before, verdict)
+			}
+			proved("%s: %2d requests over IPv%s, answered from both nodes; vmac counted %3d packets as %s", from, requests, family, after-before, verdict)
+		}
+	}
+	return nil
+}
+
+// bothNodes asks a Service until another pod on this node and a pod on the other have answered, and counts the requests. The
+// node picks at random whom it asks. A Service that has answered must always answer; before, the node may not yet know it.
+func (d *demo) bothNodes(ctx context.Context, from pod, service, flag string) (requests int, err error) {
 	name := "http://" + service + "." + namespace + ".svc.cluster.local"
 	if err := eventually(ctx, 10*time.Second, func() error {
-		_, err := d.get(ctx, from, family, name)
+		_, err := get(ctx, from, flag, name)
 		return err
 	}); err != nil {
 		return 0, fmt.Errorf("%s cannot reach the Service %s: %w", from, service, err)
 	}
-	seen := map[string]string{}
-	for ; len(seen) < len(d.nodes) && requests < 60; requests++ {
-		a, err := d.get(ctx, from, family, name)
+	seen := map[string]bool{}
+	for len(seen) < len(d.zones) {
+		if requests == 60 {
+			return 0, fmt.Errorf("%s asked the Service %s %d times, and not a pod of each node has answered, only of %v", from, service, requests, seen)
+		}
+		answers, err := get(ctx, from, flag, name, name, name)
 		if err != nil {
 			return 0, fmt.Errorf("%s does not always reach the Service %s: %w", from, service, err)
 		}
-		if a.Hostname != from.name || service == "quotes" { // of quotes there is one on each node
-			seen[a.Node] = a.Hostname
+		requests += len(answers)
+		for _, a := range answers {
+			if a.Hostname != from.name || service == "quotes" { // of which each node has but one
+				seen[a.Node] = true
+			}
 		}
-	}
-	if len(seen) < len(d.nodes) {
-		return 0, fmt.Errorf("%s asked the Service %s %d times, and only %v have answered, not a pod of each node", from, service, requests, seen)
 	}
 	return requests, nil
 }
 
-// steered reads from the agent how many packets the programs on vmac of a node passed to the host, by verdict.
-func (d *demo) steered(ctx context.Context, node string) (map[string]int, error) {
+// packets that the programs on vmac of a node gave that verdict, from the agent's metrics.
+func (d *demo) packets(ctx context.Context, node, verdict string) (sum int, err error) {
 	out, err := d.onNode(ctx, node, "testapp", "get", "http://127.0.0.1:9641/metrics")
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	sum := map[string]int{}
 	for line := range strings.Lines(out) {
-		if rest, ok := strings.CutPrefix(line, `berth_path_packets_total{verdict="`); ok {
-			verdict, _, _ := strings.Cut(rest, `"`)
+		if strings.HasPrefix(line, `berth_path_packets_total{verdict="`+verdict+`"`) {
 			n, err := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndex(line, " "):]), 64)
 			if err != nil {
-				return nil, fmt.Errorf("metric %s: %w", line, err)
+				return 0, fmt.Errorf("metric %s: %w", line, err)
 			}
-			sum[verdict] += int(n)
+			sum += int(n)
 		}
 	}
 	return sum, nil
 }
 
-// ownNode asks kube-proxy's health port, which listens on all addresses of a node.
-func ownNode(ctx context.Context, d *demo) error {
+// ownNode asks kube-proxy's health port, which is open on all addresses of a node.
+func (d *demo) ownNode(ctx context.Context) error {
 	for _, p := range d.onePerNode() {
 		out, err := d.onNode(ctx, p.node, "hostname", "-I")
 		if err != nil {
 			return err
 		}
+		var urls []string
 		for _, s := range strings.Fields(out) {
 			addr, err := netip.ParseAddr(s)
 			if err != nil {
 				return err
 			}
-			if _, err := d.inPod(ctx, p.name, "testapp", "get", "--timeout", "3s", url(addr, "10256")+"healthz"); err != nil {
-				return fmt.Errorf("%s cannot reach its node at %s: %w", p, addr, err)
-			}
+			urls = append(urls, url(addr, "10256")+"healthz")
 		}
-		proved("%s reaches %s at %s", p, p.node, strings.Join(strings.Fields(out), " "))
+		if _, err := get(ctx, p, "", urls...); err != nil {
+			return fmt.Errorf("%s cannot reach its node at each of %s: %w", p, strings.TrimSpace(out), err)
+		}
+		proved("%s reaches %s at %s", p, p.node, strings.TrimSpace(out))
 	}
 	return nil
 }
 
-func fromNode(ctx context.Context, d *demo) error {
+func (d *demo) fromNode(ctx context.Context) error {
 	for _, p := range d.pods {
 		for _, addr := range p.addrs {
 			if _, err := d.onNode(ctx, p.node, "testapp", "get", "--timeout", "3s", url(addr, "8080")); err != nil {
 				return fmt.Errorf("%s cannot reach its pod %s at %s: %w", p.node, p.name, addr, err)
 			}
 		}
-		proved("%s reaches %s", p.node, p.name)
+		proved("%s reaches %s at %s and %s", p.node, p.name, p.addrs[0], p.addrs[1])
 	}
-	return d.kubectl(ctx, "-n demo wait --for condition=Ready --timeout 5s pods -l app=orders")
+	return kubectl(ctx, "-n demo wait --for condition=Ready --timeout 5s pods -l app=orders")
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -25,11 +26,21 @@ func paint(colour, s string) string {
 	return "\x1b[" + colour + "m" + s + "\x1b[0m"
 }
 
-// indented sets the output of commands off. Commands write whole lines.
-type indented struct{ w io.Writer }
+// indented sets lines off.
+type indented struct {
+	w      io.Writer
+	inLine bool
+}
 
-func (i indented) Write(p []byte) (int, error) {
-	lines := strings.TrimSuffix(string(p), "\n")
-	_, err := fmt.Fprintln(i.w, "     "+strings.ReplaceAll(lines, "\n", "\n     "))
-	return len(p), err
+func (i *indented) Write(p []byte) (int, error) {
+	for line := range bytes.Lines(p) {
+		if !i.inLine && len(line) > 1 {
+			line = append([]byte("     "), line...)
+		}
+		i.inLine = line[len(line)-1] != '\n'
+		if _, err := i.w.Write(line); err != nil {
+			return 0, err
+		}
+	}
+	return len(p), nil
 }
