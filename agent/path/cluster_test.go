@@ -69,7 +69,7 @@ func newCluster(t testing.TB, nodes int) *cluster {
 		c.nodes = append(c.nodes, n)
 		// A masquerade that is left to itself takes the address of the first link.
 		ip(t, n.NS, "link add first type bridge\nlink set first up\naddress add 192.168.99.%d/24 dev first\n"+
-			"address add 2001:db8:99::%d/64 dev first nodad\n", i, i)
+			"address add 2001:db8:99::a%d/64 dev first nodad\n", i, i)
 		c.plug(n)
 		for _, other := range c.nodes[:i-1] {
 			overlayRoute(t, n, other)

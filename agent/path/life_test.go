@@ -94,7 +94,8 @@ func (n *node) expect(pods ...*pod) state {
 		}
 	}
 	s.Groups[mac{0x33, 0x33, 0xff, 0, 0, 1}] = true
-	s.Groups[solicitedNode(n.own()[1])] = true // that of the other link's address is the gateway's
+	s.Groups[solicitedNode(n.own()[1])] = true
+	s.Groups[solicitedNode(addr("2001:db8:99::a%d", n.n))] = true
 	return s
 }
 
@@ -225,6 +226,9 @@ func TestIdle(t *testing.T) {
 		}
 		if tables := run(t, n.NS, "", "nft", "list", "tables"); tables != "" {
 			return fmt.Errorf("tables: %s", tables)
+		}
+		if pins := run(t, n.NS, "", "find", n.cfg.PinDir, "-mindepth", "1"); pins != "" {
+			return fmt.Errorf("pins: %s", pins)
 		}
 		return nil
 	})

@@ -4,11 +4,15 @@ package path
 
 import (
 	"fmt"
+	"io/fs"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cilium/ebpf/link"
 )
 
 // TestMend breaks the path in every way that an event tells of, and some others.
@@ -98,6 +102,51 @@ type recorder struct {
 func (r *recorder) Helper()                        {}
 func (r *recorder) Errorf(format string, a ...any) { r.said += fmt.Sprintf(format, a...) }
 
+// TestDetachedProgram takes the programs off, which no event tells: the half minute's round finds it.
+func TestDetachedProgram(t *testing.T) {
+	c := newCluster(t, 1)
+	n := c.nodes[0]
+	n.start()
+	p := n.attached(1)
+	n.must("sync", p.endpoints()...)
+	serve(t, n.NS, n.own()...)
+	stranger := n.pod(2)
+	n.steer(stranger)
+	for _, gateway := range []string{"169.254.1.1", "fe80::1"} {
+		ip(t, stranger.NS, "neigh replace %s lladdr %s dev net1 nud permanent\n", gateway, n.vmac().HardwareAddr)
+	}
+	err := filepath.WalkDir(n.cfg.PinDir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		if l, err := link.LoadPinnedLink(path, nil); err == nil {
+			err = l.Detach()
+			l.Close()
+			return err
+		}
+		return nil // a map
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts := func() uint64 { return n.counts()["steered_ipv4"] }
+	before := counts()
+	_, _ = ask(p.NS, "tcp", n.own()[0])
+	if counts() != before {
+		t.Fatal("the program is not off")
+	}
+	n.must("mend")
+	if _, err := ask(p.NS, "tcp", n.own()[0]); err != nil {
+		t.Error(err)
+	}
+	if counts() == before {
+		t.Error("the program is still off")
+	}
+	if _, err := ask(stranger.NS, "tcp", n.own()[1]); err == nil {
+		t.Error("a stranger is let in")
+	}
+}
+
 // TestParentReturns deletes the parent, and with it all of its macvlan links, pods' included.
 func TestParentReturns(t *testing.T) {
 	c := newCluster(t, 1)
@@ -150,7 +199,7 @@ func TestOwnAddressesFollowed(t *testing.T) {
 	ip(t, n.NS, "link add local-dns type bridge\nlink set local-dns up\naddress add 169.254.20.10/32 dev local-dns\n"+
 		"address add 2001:db8:20::a/128 dev local-dns nodad\naddress add 10.6.0.200/32 dev eth0\n")
 	want := prefixes("10.6.0.11/32", "10.96.0.0/16", "10.244.0.0/16", "169.254.20.10/32", "192.168.99.1/32",
-		"2001:db8:6::11/128", "2001:db8:20::a/128", "2001:db8:96::/112", "2001:db8:99::1/128", "2001:db8:244::/48")
+		"2001:db8:6::11/128", "2001:db8:20::a/128", "2001:db8:96::/112", "2001:db8:99::a1/128", "2001:db8:244::/48")
 	eventually(t, 3*time.Second, "steered", func() error {
 		if got := n.must("steered").Steered; !slices.Equal(got, want) {
 			return fmt.Errorf("%s", got)

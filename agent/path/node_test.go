@@ -94,6 +94,8 @@ func agentMain(config string) error {
 			err = p.Detach(ctx, req.Endpoints...)
 		case "sync":
 			err = p.Sync(ctx, req.Endpoints)
+		case "mend":
+			_, err = p.turn(true)
 		case "steered":
 			res.Steered = p.Steered()
 		case "counters":
