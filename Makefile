@@ -38,7 +38,7 @@ generate-check: ## fail if make generate changes a committed file
 	fi
 
 lint: bin/golangci-lint ## golangci-lint, all clean
-	bin/golangci-lint run ./...
+	bin/golangci-lint run --allow-parallel-runners ./...
 
 deps: ## install what is missing of Debian or Ubuntu packages
 	scripts/deps.sh
