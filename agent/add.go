@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -19,7 +20,7 @@ import (
 	"github.com/berthdev/berth/nad"
 )
 
-// undoTimeout bounds the way back of a failed ADD, which goes on when the caller has given up.
+// undoTimeout bounds the way back of a failed ADD, which goes on when its time is over.
 const undoTimeout = 10 * time.Second
 
 // add gives an interface its addresses. What the user has to know about a failure is an event on the pod, too.
@@ -69,16 +70,23 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 	if uid == "" {
 		uid = pod.UID
 	}
+	own := a.ownLeases(c.Request, uid)
 	target := ipam.Target{
 		NodeName: a.cfg.NodeName, Namespace: pod.Namespace, Pod: pod.Name,
 		NodeLabels: a.pods.thisNode().Labels, NamespaceLabels: ns.Labels, PodLabels: pod.Labels,
+		Held: map[netip.Addr]string{},
+	}
+	for _, l := range own {
+		if addr, err := netip.ParseAddr(l.Spec.Address); err == nil {
+			target.Held[addr] = l.Spec.Pool
+		}
 	}
 	holder := v1alpha1.LeaseHolder{
 		Namespace: pod.Namespace, Pod: pod.Name, UID: uid, Node: a.cfg.NodeName,
 		ContainerID: c.ContainerID, Interface: c.IfName, Attachment: conf.Name,
 		Parent: parent, MAC: c.MAC,
 	}
-	t := &transaction{Agent: a, pod: pod, holder: holder, own: a.ownLeases(c.Request, uid)}
+	t := &transaction{Agent: a, pod: pod, holder: holder, own: own}
 	plan, err := t.plan(ask, target)
 	if err != nil {
 		return nil, err
@@ -99,9 +107,13 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 		steered = a.steered(ask.Default)
 	}
 	if c.caller.Err() != nil { // nobody hears the answer, and no DEL may come for what it gives
-		return nil, errors.Join(c.caller.Err(), t.undo(c))
+		return nil, errors.Join(fmt.Errorf("the plugin went away before its answer: %w", c.caller.Err()), t.undo(c))
 	}
-	return result(t.leases, t.pools, ask, steered, conf.Type)
+	res, err := result(t.leases, t.pools, ask, steered, conf.Type)
+	if err != nil {
+		return nil, errors.Join(err, t.undo(c))
+	}
+	return res, nil
 }
 
 // ownLeases of the interface: those of this very sandbox (an ADD tried again) and of an earlier sandbox of the same pod.
@@ -127,8 +139,7 @@ type transaction struct {
 	claimed []*v1alpha1.IPLease // those of leases that are new
 }
 
-// plan the options. What the interface holds stays first choice, and its pool stays good for it even if it would refuse it
-// today: editing or disabling a pool moves no lease.
+// plan the options.
 func (t *transaction) plan(ask nad.Ask, target ipam.Target) ([][]ipam.Option, error) {
 	pools := t.Agent.pools.all()
 	wants := wantsOf(ask)
@@ -136,46 +147,10 @@ func (t *transaction) plan(ask nad.Ask, target ipam.Target) ([][]ipam.Option, er
 		wants = ipam.DefaultWants(pools, target)
 	}
 	plan, skipped, err := ipam.Plan(pools, wants, ask.IPs, target)
-	if err != nil {
-		kept := t.keep()
-		if kept == nil {
-			return nil, err
-		}
-		return kept, nil
-	}
 	for _, s := range skipped {
 		t.warn(t.pod, "PoolNotFound", s+"; the others of "+ask.Source+" are used")
 	}
-	for _, options := range plan {
-		slices.SortStableFunc(options, func(a, b ipam.Option) int {
-			return rank(t.holds(a.Pool)) - rank(t.holds(b.Pool))
-		})
-	}
-	return plan, nil
-}
-
-func rank(held bool) int {
-	if held {
-		return 0
-	}
-	return 1
-}
-
-func (t *transaction) holds(p *ipam.Pool) bool {
-	return slices.ContainsFunc(t.own, func(l *v1alpha1.IPLease) bool { return l.Spec.Pool == p.Name })
-}
-
-// keep is the plan to keep exactly what is held; nil if nothing is.
-func (t *transaction) keep() (plan [][]ipam.Option) {
-	for _, l := range t.own {
-		p := t.Agent.pools.get(l.Spec.Pool)
-		addr, err := netip.ParseAddr(l.Spec.Address)
-		if p == nil || err != nil {
-			return nil
-		}
-		plan = append(plan, []ipam.Option{{Pool: p, Picks: []ipam.Pick{{Family: ipam.FamilyOf(addr), Address: addr}}}})
-	}
-	return plan
+	return plan, err
 }
 
 // run the plan: of each want the first option that can be had. All addresses are of one network.
@@ -194,13 +169,13 @@ func (t *transaction) run(ctx context.Context, plan [][]ipam.Option) error {
 				served = true
 				break
 			}
-			if !errors.Is(err, ipam.ErrExhausted) && !(errors.Is(err, ipam.ErrTaken) && len(options) > 1) {
+			if !errors.Is(err, ipam.ErrExhausted) && !errors.Is(err, ipam.ErrTaken) && !errors.Is(err, ipam.ErrNoPool) {
 				return err
 			}
 			full = append(full, err)
 		}
 		if !served {
-			return errors.Join(full...)
+			return all(full)
 		}
 	}
 	return t.dropRest(ctx)
@@ -208,21 +183,24 @@ func (t *transaction) run(ctx context.Context, plan [][]ipam.Option) error {
 
 // serve all picks of an option, side by side, or none.
 func (t *transaction) serve(ctx context.Context, o ipam.Option) error {
-	if err := t.Agent.pools.wait(ctx, o.Pool.Name); err != nil {
-		return fmt.Errorf("%w: the leases of pool %q are not yet known", err, o.Pool.Name)
-	}
 	got := make([]*v1alpha1.IPLease, len(o.Picks))
 	isNew := make([]bool, len(o.Picks))
 	var g errgroup.Group // without its context: one failure must not leave the other's write in doubt
 	for i, pick := range o.Picks {
-		g.Go(func() (err error) {
+		g.Go(t.caught(func() (err error) {
 			if got[i], err = t.keepOwn(ctx, o.Pool, pick); err != nil || got[i] != nil {
+				return err
+			}
+			if o.Refused != "" {
+				return fmt.Errorf("%w: pool %q %s, and the interface has lost the address that it held of it", ipam.ErrNoPool, o.Pool.Name, o.Refused)
+			}
+			if err = t.Agent.pools.wait(ctx, o.Pool); err != nil {
 				return err
 			}
 			got[i], err = t.store.Claim(ctx, o.Pool, pick, t.holder)
 			isNew[i] = got[i] != nil
 			return err
-		})
+		}))
 	}
 	err := g.Wait()
 	var claimed []*v1alpha1.IPLease
@@ -271,22 +249,30 @@ func (t *transaction) dropRest(ctx context.Context) error {
 			rest = append(rest, l)
 		}
 	}
-	return t.release(ctx, rest)
+	return t.giveUp(ctx, rest)
 }
 
 // undo what was claimed.
 func (t *transaction) undo(ctx context.Context) error {
-	_ = t.path.Detach(ctx, endpoints(t.claimed...)...)
-	return t.release(ctx, t.claimed)
+	return t.giveUp(ctx, t.claimed)
 }
 
-// release leases even if the caller has given up.
+// all errors in one line.
+func all(errs []error) error {
+	args := make([]any, len(errs))
+	for i, err := range errs {
+		args[i] = err
+	}
+	return fmt.Errorf(strings.TrimSuffix(strings.Repeat("%w; ", len(errs)), "; "), args...)
+}
+
+// release leases even if ctx has ended.
 func (a *Agent) release(ctx context.Context, leases []*v1alpha1.IPLease) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
 	var g errgroup.Group
 	for _, l := range leases {
-		g.Go(func() error { return a.store.Release(ctx, l) })
+		g.Go(a.caught(func() error { return a.store.Release(ctx, l) }))
 	}
 	return g.Wait()
 }

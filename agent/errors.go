@@ -40,10 +40,10 @@ func cniError(err error, status bool) *delegate.Error {
 		code = delegate.CodeBadRequest
 	case errors.As(err, &bound):
 		code = delegate.CodeNotBound
+	case errors.Is(err, ipam.ErrExhausted): // before ErrNoPool: among several pools, the full one is what can be helped
+		code = delegate.CodeExhausted
 	case errors.Is(err, ipam.ErrNoPool):
 		code = delegate.CodeNoPool
-	case errors.Is(err, ipam.ErrExhausted):
-		code = delegate.CodeExhausted
 	case errors.Is(err, ipam.ErrTaken):
 		code = delegate.CodeAddressTaken
 	case errors.Is(err, errNotReady), errors.Is(err, store.ErrUnavailable),

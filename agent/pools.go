@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 
@@ -29,18 +31,20 @@ type pools struct {
 
 	mu       sync.Mutex
 	pools    map[string]*compiled
-	held     map[string]bool  // pools that this node held addresses of when it started
-	followed map[string]int64 // generation that the store follows
+	held     map[string]bool       // pools that this node held addresses of at some time
+	followed map[string]*ipam.Pool // what the store follows
 }
 
+// compiled pool, of this version of its spec. A pool made anew under its name begins at generation 1 again.
 type compiled struct {
 	*ipam.Pool
+	uid        types.UID
 	generation int64
 }
 
 func newPools(c *v1alpha1.PoolClient, p *pods, s *store.Store, log *slog.Logger) *pools {
 	return &pools{client: c, pods: p, store: s, log: log,
-		pools: map[string]*compiled{}, held: map[string]bool{}, followed: map[string]int64{}}
+		pools: map[string]*compiled{}, held: map[string]bool{}, followed: map[string]*ipam.Pool{}}
 }
 
 // start following; returns once all pools are known. held are the pools of this node's leases.
@@ -74,37 +78,41 @@ func (p *pools) start(ctx context.Context, held []string) error {
 		return ctx.Err()
 	}
 	_, err := p.pods.node.AddEventHandler(cache.ResourceEventHandlerFuncs{ // the node's labels decide which pools serve it
-		AddFunc:    func(any) { p.reconcile(ctx) },
-		UpdateFunc: func(any, any) { p.reconcile(ctx) },
+		AddFunc:    func(any) { p.nodeChanged(ctx) },
+		UpdateFunc: func(any, any) { p.nodeChanged(ctx) },
 	})
 	return err
 }
 
 func (p *pools) put(ctx context.Context, pool *v1alpha1.IPPool) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	old := p.pools[pool.Name]
-	if old == nil || old.generation != pool.Generation || old.Deleting != (pool.DeletionTimestamp != nil) {
+	if old == nil || old.uid != pool.UID || old.generation != pool.Generation || old.Deleting != (pool.DeletionTimestamp != nil) {
 		c := ipam.CompileOrRefuse(pool)
 		if c.Refusal != "" {
 			p.log.Warn("pool gives out no address", "pool", pool.Name, "why", c.Refusal)
 		}
-		p.pools[pool.Name] = &compiled{c, pool.Generation}
+		p.pools[pool.Name] = &compiled{c, pool.UID, pool.Generation}
 	}
-	p.mu.Unlock()
 	p.reconcile(ctx)
 }
 
 func (p *pools) delete(ctx context.Context, name string) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	delete(p.pools, name)
-	p.mu.Unlock()
 	p.reconcile(ctx)
 }
 
-// reconcile which pools' leases are followed.
-func (p *pools) reconcile(ctx context.Context) {
+func (p *pools) nodeChanged(ctx context.Context) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.reconcile(ctx)
+}
+
+// reconcile which pools' leases are followed; p.mu is held, so that a pool is not seen before its leases are.
+func (p *pools) reconcile(ctx context.Context) {
 	node := labels.Set(p.pods.thisNode().Labels)
 	for _, l := range p.store.Bound() {
 		p.held[l.Spec.Pool] = true
@@ -113,9 +121,9 @@ func (p *pools) reconcile(ctx context.Context) {
 		if !c.ServesNode(node) && !p.held[name] {
 			continue
 		}
-		if g, ok := p.followed[name]; !ok || g != c.generation {
+		if p.followed[name] != c.Pool {
 			p.store.Follow(ctx, c.Pool)
-			p.followed[name] = c.generation
+			p.followed[name] = c.Pool
 		}
 	}
 	for name := range p.followed {
@@ -137,22 +145,22 @@ func (p *pools) all() []*ipam.Pool {
 	return out
 }
 
-// get a pool; nil if it does not exist.
-func (p *pools) get(name string) *ipam.Pool {
+func (p *pools) has(pool *ipam.Pool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if c := p.pools[name]; c != nil {
-		return c.Pool
-	}
-	return nil
+	c := p.pools[pool.Name]
+	return c != nil && c.Pool == pool
 }
 
 // wait until the leases of a pool are known, so that the choice of an address does not grope in the dark.
-func (p *pools) wait(ctx context.Context, name string) error {
-	for !p.store.Followed(name) {
+func (p *pools) wait(ctx context.Context, pool *ipam.Pool) error {
+	for !p.store.Followed(pool.Name) {
+		if !p.has(pool) {
+			return fmt.Errorf("%w: pool %q was edited or deleted a moment ago; try again", store.ErrUnavailable, pool.Name)
+		}
 		select {
 		case <-ctx.Done():
-			return store.ErrUnavailable
+			return fmt.Errorf("%w: the leases of pool %q are not yet known; try again", store.ErrUnavailable, pool.Name)
 		case <-time.After(5 * time.Millisecond):
 		}
 	}

@@ -26,10 +26,16 @@ func (a *Agent) giveUp(ctx context.Context, leases []*v1alpha1.IPLease) error {
 		return nil
 	}
 	// First the path: once the lease is free, the address may be another node's.
-	if err := a.path.Detach(ctx, endpoints(leases...)...); err != nil {
+	if err := a.path.Detach(context.WithoutCancel(ctx), endpoints(leases...)...); err != nil {
 		a.log.Warn("service path of a deleted pod", "err", err) // it is mended by the next reconciliation
 	}
-	return a.release(ctx, leases)
+	if err := a.release(ctx, leases); err != nil {
+		return err
+	}
+	for _, l := range leases {
+		a.suspect.clear(l.Name)
+	}
+	return nil
 }
 
 // check that an interface holds what ADD gave it.
@@ -105,11 +111,7 @@ func (a *Agent) collect(ctx context.Context, l *v1alpha1.IPLease) error {
 	}
 	defer a.lock.lock(h.ContainerID, h.Interface)()
 	a.log.Info("free an address without a sandbox", "address", l.Spec.Address, "pod", h.Namespace+"/"+h.Pod)
-	if err := a.giveUp(ctx, []*v1alpha1.IPLease{l}); err != nil {
-		return err
-	}
-	a.suspect.clear(l.Name)
-	return nil
+	return a.giveUp(ctx, []*v1alpha1.IPLease{l})
 }
 
 // apart is how long two observations must lie apart.

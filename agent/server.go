@@ -36,15 +36,17 @@ func (a *Agent) serve(ctx context.Context) error {
 	}
 
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	stop := context.AfterFunc(ctx, func() {
+	ended := make(chan struct{})
+	defer context.AfterFunc(ctx, func() {
+		defer close(ended)
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		_ = srv.Shutdown(ctx) // lets running verbs end
-	})
-	defer stop()
+	})()
 	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve on %s: %w", a.cfg.Socket, err)
 	}
+	<-ended // Serve does not wait for Shutdown
 	return nil
 }
 
@@ -97,14 +99,29 @@ func (a *Agent) handle(w http.ResponseWriter, r *http.Request, verb verb) {
 	}
 }
 
-// do a verb. A panic is an error of that one call.
+// do a verb.
 func (a *Agent) do(r *http.Request, verb verb) (answer any, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			a.log.Error("panic", "verb", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
-			err = fmt.Errorf("panic in the agent: %v", p)
-		}
-	}()
+	err = a.caught(func() (err error) {
+		answer, err = a.try(r, verb)
+		return err
+	})()
+	return answer, err
+}
+
+// caught makes a panic of f its error: one pod must not take the agent of all with it.
+func (a *Agent) caught(f func() error) func() error {
+	return func() (err error) {
+		defer func() {
+			if p := recover(); p != nil {
+				a.log.Error("panic", "panic", p, "stack", string(debug.Stack()))
+				err = fmt.Errorf("panic in berth-agent: %v; its log has the stack, please report it", p)
+			}
+		}()
+		return f()
+	}
+}
+
+func (a *Agent) try(r *http.Request, verb verb) (any, error) {
 	if !a.isReady() {
 		return nil, errNotReady
 	}

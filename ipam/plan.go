@@ -36,6 +36,20 @@ type Want struct {
 type Target struct {
 	NodeName, Namespace, Pod               string
 	NodeLabels, NamespaceLabels, PodLabels labels.Set
+
+	// Held has the addresses that the interface holds already (its sandbox is made anew), and their pools. Their pools come
+	// first, and serve it even if they would refuse it today: editing or disabling a pool moves no lease.
+	Held map[netip.Addr]string
+}
+
+// holds says whether the interface holds an address of the pool, of family f unless that is "".
+func (t Target) holds(p *Pool, f Family) bool {
+	for a, pool := range t.Held {
+		if pool == p.Name && (f == "" || f == FamilyOf(a)) {
+			return true
+		}
+	}
+	return false
 }
 
 // Pick is one address to be claimed.
@@ -49,6 +63,8 @@ type Pick struct {
 type Option struct {
 	Pool  *Pool
 	Picks []Pick
+	// Refused: the pool gives the target nothing new, for this reason; what it holds it keeps.
+	Refused string
 }
 
 // Plan says, for each want, the options in order. skipped names literal pools that do not exist while others of their list can
@@ -58,7 +74,7 @@ func Plan(pools []*Pool, wants []Want, asked []netip.Addr, t Target) (plan [][]O
 	for _, w := range wants {
 		serving, refused, unknown := serving(pools, w, t)
 		if len(serving) == 0 {
-			return nil, nil, fmt.Errorf("%w can serve %s on node %q: %s", ErrNoPool, w, t.NodeName, strings.Join(refused, "; "))
+			return nil, nil, fmt.Errorf("%w of %s serves this interface on node %q: %s", ErrNoPool, w, t.NodeName, strings.Join(refused, "; "))
 		}
 		skipped = append(skipped, unknown...)
 
@@ -70,10 +86,11 @@ func Plan(pools []*Pool, wants []Want, asked []netip.Addr, t Target) (plan [][]O
 			}
 		}
 		for _, p := range serving {
-			if o, ok := option(p, w.Family, mine); ok {
+			if o, ok := option(p, w.Family, mine, t); ok {
 				options = append(options, o)
 			}
 		}
+		slices.SortStableFunc(options, func(a, b Option) int { return rank(t.holds(a.Pool, w.Family)) - rank(t.holds(b.Pool, w.Family)) })
 		if len(options) == 0 {
 			return nil, nil, fmt.Errorf("%w: %s asked for, but not given out by %s; ask for an address inside, or name its pool",
 				ErrOutside, join(mine), names(serving))
@@ -82,19 +99,30 @@ func Plan(pools []*Pool, wants []Want, asked []netip.Addr, t Target) (plan [][]O
 		plan = append(plan, options)
 	}
 	if len(unmet) > 0 {
-		return nil, nil, fmt.Errorf("%w: %s asked for, but no pool of its family is", ErrOutside, join(unmet))
+		return nil, nil, fmt.Errorf("%w: %s asked for, but no pool of that family is; name one by the annotation berth.dev/ippool",
+			ErrOutside, join(unmet))
 	}
 	return plan, skipped, nil
 }
 
+func rank(held bool) int {
+	if held {
+		return 0
+	}
+	return 1
+}
+
 // option of p: the addresses asked for, and a free choice for each family that nothing was asked of.
-func option(p *Pool, f Family, asked []netip.Addr) (Option, bool) {
-	o := Option{Pool: p}
-	families := p.Families()
+func option(p *Pool, f Family, asked []netip.Addr, t Target) (Option, bool) {
+	o := Option{Pool: p, Refused: p.refuses(f, t)}
+	families := p.families(t)
 	if f != "" {
 		families = []Family{f}
 	}
 	for _, f := range families {
+		if o.Refused != "" && !t.holds(p, f) {
+			continue
+		}
 		n := len(o.Picks)
 		for _, a := range asked {
 			if FamilyOf(a) == f {
@@ -106,7 +134,7 @@ func option(p *Pool, f Family, asked []netip.Addr) (Option, bool) {
 		}
 	}
 	for _, a := range asked {
-		if !p.Contains(a) {
+		if !p.Contains(a) && t.Held[a] != p.Name {
 			return o, false
 		}
 	}
@@ -115,16 +143,14 @@ func option(p *Pool, f Family, asked []netip.Addr) (Option, bool) {
 
 // serving splits the pools of a want into those that can serve the target, in order, and the reasons of the others.
 func serving(pools []*Pool, w Want, t Target) (out []*Pool, refused, unknown []string) {
-	for _, p := range expand(pools, w, &unknown) {
-		if why := p.refuses(w.Family, t); why != "" {
+	for _, p := range expand(pools, w, t, &unknown) {
+		if why := p.refuses(w.Family, t); why != "" && !t.holds(p, w.Family) {
 			refused = append(refused, fmt.Sprintf("pool %q %s", p.Name, why))
 		} else {
 			out = append(out, p)
 		}
 	}
-	for _, u := range unknown {
-		refused = append(refused, u)
-	}
+	refused = append(refused, unknown...)
 	if len(refused) == 0 && len(out) == 0 {
 		refused = append(refused, `no pool is marked default; name one by the annotation berth.dev/ippool, or set "default: true" on a pool`)
 	}
@@ -132,12 +158,12 @@ func serving(pools []*Pool, w Want, t Target) (out []*Pool, refused, unknown []s
 }
 
 // expand the patterns of a want, each pool once.
-func expand(pools []*Pool, w Want, unknown *[]string) (out []*Pool) {
+func expand(pools []*Pool, w Want, t Target, unknown *[]string) (out []*Pool) {
 	pools = slices.Clone(pools)
 	slices.SortFunc(pools, func(a, b *Pool) int { return strings.Compare(a.Name, b.Name) })
 	if w.Patterns == nil {
 		for _, p := range pools {
-			if p.Default && (w.Family == "" || len(p.ranges[w.Family]) > 0) {
+			if p.Default && (w.Family == "" || len(p.ranges[w.Family]) > 0) || t.holds(p, w.Family) {
 				out = append(out, p)
 			}
 		}
@@ -156,9 +182,9 @@ func expand(pools []*Pool, w Want, unknown *[]string) (out []*Pool) {
 		switch {
 		case found:
 		case strings.ContainsAny(pattern, `*?[\`):
-			*unknown = append(*unknown, fmt.Sprintf("no pool matches %q", pattern))
+			*unknown = append(*unknown, fmt.Sprintf("no pool matches %q; correct it, or create one that does", pattern))
 		default:
-			*unknown = append(*unknown, fmt.Sprintf("pool %q does not exist", pattern))
+			*unknown = append(*unknown, fmt.Sprintf("pool %q does not exist; correct the name, or create it", pattern))
 		}
 	}
 	return out

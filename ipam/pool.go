@@ -3,6 +3,7 @@
 package ipam
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 
@@ -57,7 +58,7 @@ type Subnet struct {
 	ranges  Ranges
 }
 
-// Route is given to pods with an address of the subnet. GW is the zero Addr where the subnet has no gateway either.
+// Route is given to pods with an address of the subnet. GW is the subnet's gateway where the route names none.
 type Route struct {
 	Dst netip.Prefix
 	GW  netip.Addr
@@ -68,14 +69,11 @@ type Route struct {
 func Compile(p *v1alpha1.IPPool) (*Pool, error) {
 	out := &Pool{
 		Name:     p.Name,
-		Network:  p.Spec.Network,
+		Network:  networkOf(p),
 		Default:  p.Spec.Default,
 		Steering: p.Spec.Steering,
 		Deleting: p.DeletionTimestamp != nil,
 		ranges:   map[Family]Ranges{},
-	}
-	if out.Network == "" {
-		out.Network = "default"
 	}
 	if out.Steering == "" {
 		out.Steering = v1alpha1.SteeringAuto
@@ -125,12 +123,14 @@ func Compile(p *v1alpha1.IPPool) (*Pool, error) {
 	return out, nil
 }
 
+func networkOf(p *v1alpha1.IPPool) string { return cmp.Or(p.Spec.Network, "default") }
+
 // CompileOrRefuse compiles a pool; one with an error is a pool that refuses everybody, and says why.
 func CompileOrRefuse(p *v1alpha1.IPPool) *Pool {
 	out, err := Compile(p)
 	if err != nil {
 		none := labels.Nothing()
-		return &Pool{Name: p.Name, Network: p.Spec.Network, Deleting: p.DeletionTimestamp != nil, Refusal: "is malformed: " + err.Error(),
+		return &Pool{Name: p.Name, Network: networkOf(p), Deleting: p.DeletionTimestamp != nil, Refusal: "is malformed: " + err.Error(),
 			nodes: none, namespaces: none, pods: none}
 	}
 	return out
@@ -148,6 +148,13 @@ func compileSubnet(ps v1alpha1.PoolSubnet) (s Subnet, err error) {
 			return s, fmt.Errorf("gateway: %s is not of the family of %s", s.Gateway, s.Prefix)
 		}
 	}
+	for i, r := range ps.Routes {
+		route, err := compileRoute(r, s)
+		if err != nil {
+			return s, fmt.Errorf("routes[%d].%w", i, err)
+		}
+		s.Routes = append(s.Routes, route)
+	}
 	included, err := parseRanges("ips", ps.IPs, s.Prefix)
 	if err != nil {
 		return s, err
@@ -158,22 +165,27 @@ func compileSubnet(ps v1alpha1.PoolSubnet) (s Subnet, err error) {
 	}
 	if len(included) == 0 {
 		included = usable(s.Prefix)
-		if s.Gateway.IsValid() {
-			excluded = normalize(append(excluded, Range{s.Gateway, s.Gateway}))
+		for _, gw := range s.gateways() {
+			excluded = normalize(append(excluded, Range{gw, gw}))
 		}
 	}
 	s.ranges = included.Subtract(excluded)
 	if s.Gateway.IsValid() && s.ranges.Contains(s.Gateway) {
 		return s, fmt.Errorf("gateway: %s is inside ips; exclude it", s.Gateway)
 	}
-	for i, r := range ps.Routes {
-		route, err := compileRoute(r, s)
-		if err != nil {
-			return s, fmt.Errorf("routes[%d].%w", i, err)
-		}
-		s.Routes = append(s.Routes, route)
-	}
 	return s, nil
+}
+
+// gateways of the subnet and its routes: routers, whose addresses no pod may have.
+func (s Subnet) gateways() []netip.Addr {
+	var out []netip.Addr
+	if s.Gateway.IsValid() {
+		out = append(out, s.Gateway)
+	}
+	for _, r := range s.Routes {
+		out = append(out, r.GW)
+	}
+	return out
 }
 
 func compileRoute(r v1alpha1.Route, s Subnet) (out Route, err error) {
@@ -209,10 +221,13 @@ func usable(p netip.Prefix) Ranges {
 }
 
 // Families that the pool has addresses of, IPv4 first.
-func (p *Pool) Families() []Family {
+func (p *Pool) Families() []Family { return p.families(Target{}) }
+
+// families that the pool has addresses of, or of which the target holds one of it.
+func (p *Pool) families(t Target) []Family {
 	var out []Family
 	for _, f := range Families {
-		if len(p.ranges[f]) > 0 {
+		if len(p.ranges[f]) > 0 || t.holds(p, f) {
 			out = append(out, f)
 		}
 	}

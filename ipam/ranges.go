@@ -163,8 +163,8 @@ func (rs Ranges) Overlap(other Ranges) Ranges {
 
 // Contains says whether a is in one of the ranges.
 func (rs Ranges) Contains(a netip.Addr) bool {
-	i, found := rs.find(a)
-	return found && i >= 0
+	_, found := rs.find(a)
+	return found
 }
 
 // find returns the index of the range that holds a.

@@ -118,12 +118,6 @@ func (s *Space) forget(n uint64) {
 	}
 }
 
-// Total addresses of the space.
-func (s *Space) Total() uint64 { return s.total }
-
-// Free addresses: those without a lease, and the released ones.
-func (s *Space) Free() uint64 { return s.total - uint64(len(s.taken)) + uint64(len(s.released)) }
-
 // Phase of an address; "" if it has no lease.
 func (s *Space) Phase(a netip.Addr) v1alpha1.LeasePhase {
 	n, ok := s.number(a)

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -16,6 +17,9 @@ import (
 
 // index is what this node knows of leases: those of the watched pools, those that it wrote, and those that it met. It is a hint
 // for choosing; the API server's word on each write is what counts.
+//
+// A write whose answer was lost leaves the lease as it was intended, without a resource version: any word of the API server is
+// newer. So the address stays taken, and the holder's next ADD or DEL finds the lease and asks.
 type index struct {
 	node string
 
@@ -23,7 +27,7 @@ type index struct {
 	leases   map[string]*v1alpha1.IPLease // by name; the objects are never changed in place
 	pools    map[string]*space            // watched pools, by name
 	inFlight map[string]bool              // names of leases that this node is claiming right now
-	own      map[string]map[string]bool   // by pod UID and interface, or container ID and interface: names of leases of this node
+	own      map[string]map[string]bool   // by the keys below: names of leases of this node
 }
 
 // space of one pool, by family.
@@ -86,13 +90,11 @@ func (x *index) put(l *v1alpha1.IPLease) {
 		x.disown(old)
 	}
 	x.leases[l.Name] = l
-	if x.holds(l) {
-		for _, k := range ownKeys(l.Spec.Holder) {
-			if x.own[k] == nil {
-				x.own[k] = map[string]bool{}
-			}
-			x.own[k][l.Name] = true
+	for _, k := range x.ownKeys(l) {
+		if x.own[k] == nil {
+			x.own[k] = map[string]bool{}
 		}
+		x.own[k][l.Name] = true
 	}
 	x.refresh(l.Name)
 }
@@ -117,10 +119,7 @@ func (x *index) remove(name string) {
 }
 
 func (x *index) disown(l *v1alpha1.IPLease) {
-	if l.Spec.Holder == nil {
-		return
-	}
-	for _, k := range ownKeys(l.Spec.Holder) {
+	for _, k := range x.ownKeys(l) {
 		delete(x.own[k], l.Name)
 		if len(x.own[k]) == 0 {
 			delete(x.own, k)
@@ -150,21 +149,40 @@ func (x *index) refreshAs(name, network string) {
 	}
 }
 
-// begin chooses an address of the pool and marks it as in flight. lease is the free lease to update, nil if one is to be created.
-func (x *index) begin(pool string, f ipam.Family, seed uint64) (a netip.Addr, lease *v1alpha1.IPLease, ok bool) {
+// begin chooses an address of the pool for the holder and marks it as in flight. lease is the free lease to update, nil if one is
+// to be created. The errors are ipam.ErrExhausted, and ErrUnavailable if the pool is not as it was when it was chosen.
+func (x *index) begin(pool *ipam.Pool, f ipam.Family, h *v1alpha1.LeaseHolder, seed uint64) (a netip.Addr, lease *v1alpha1.IPLease, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	s := x.pools[pool]
-	if s == nil || s.families[f] == nil {
-		return a, nil, false
+	s := x.pools[pool.Name]
+	if s == nil || s.pool != pool || s.families[f] == nil {
+		return a, nil, fmt.Errorf("%w: pool %q was edited or deleted a moment ago; try again", ErrUnavailable, pool.Name)
 	}
-	if a, ok = s.families[f].Next(seed); !ok {
-		return a, nil, false
+	a, ok := x.last(s, f, h)
+	if !ok {
+		if a, ok = s.families[f].Next(seed); !ok {
+			return a, nil, ipam.ErrExhausted
+		}
 	}
 	name := ipam.LeaseName(s.pool.Network, a)
 	x.inFlight[name] = true
 	x.refresh(name)
-	return a, x.leases[name], true
+	return a, x.leases[name], nil
+}
+
+// last address that the pod's interface had, if it is free still: a sandbox made anew gets it again.
+func (x *index) last(s *space, f ipam.Family, h *v1alpha1.LeaseHolder) (a netip.Addr, ok bool) {
+	var at time.Time
+	for name := range x.own[lastKey(h.UID, h.Interface)] {
+		network, addr, err := ipam.ParseLeaseName(name)
+		if err != nil || network != s.pool.Network || ipam.FamilyOf(addr) != f || s.families[f].Phase(addr) != v1alpha1.LeaseReleased {
+			continue
+		}
+		if released := x.leases[name].Spec.ReleasedAt; released != nil && (!ok || released.After(at)) {
+			a, at, ok = addr, released.Time, true
+		}
+	}
+	return a, ok
 }
 
 // beginAt marks one address as in flight; false if it is already.
@@ -204,7 +222,7 @@ func (x *index) replace(pool, version string, list []v1alpha1.IPLease) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for name, l := range x.leases {
-		gone := l.Spec.Pool == pool && !listed[name] && !newer(l.ResourceVersion, version)
+		gone := l.Spec.Pool == pool && !listed[name] && (l.ResourceVersion == "" || !newer(l.ResourceVersion, version))
 		// Leases of pools that are not watched were met on the way; nothing tells of their end, so meet them again.
 		met := x.pools[l.Spec.Pool] == nil && !x.holds(l)
 		if gone || met {
@@ -239,16 +257,6 @@ func (x *index) bound() []*v1alpha1.IPLease {
 	return out
 }
 
-// count of the addresses of a pool's family.
-func (x *index) count(pool string, f ipam.Family) (free, total uint64) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if s := x.pools[pool]; s != nil && s.families[f] != nil {
-		return s.families[f].Free(), s.families[f].Total()
-	}
-	return 0, 0
-}
-
 func (x *index) holds(l *v1alpha1.IPLease) bool {
 	return l.Spec.Phase == v1alpha1.LeaseBound && l.Spec.Holder != nil && l.Spec.Holder.Node == x.node
 }
@@ -277,11 +285,20 @@ func (s *space) put(name string, l *v1alpha1.IPLease, inFlight bool) {
 	}
 }
 
-// The keys of own: interfaces of pods and of sandboxes.
+// The keys of own: interfaces of pods and of sandboxes that hold a lease, and interfaces of pods that held one last.
 func podKey(uid types.UID, ifName string) string   { return "pod/" + string(uid) + "/" + ifName }
 func sandboxKey(containerID, ifName string) string { return "sandbox/" + containerID + "/" + ifName }
-func ownKeys(h *v1alpha1.LeaseHolder) []string {
-	return []string{podKey(h.UID, h.Interface), sandboxKey(h.ContainerID, h.Interface)}
+func lastKey(uid types.UID, ifName string) string  { return "last/" + string(uid) + "/" + ifName }
+
+func (x *index) ownKeys(l *v1alpha1.IPLease) []string {
+	h := l.Spec.Holder
+	switch {
+	case x.holds(l):
+		return []string{podKey(h.UID, h.Interface), sandboxKey(h.ContainerID, h.Interface)}
+	case l.Spec.Phase == v1alpha1.LeaseReleased && h != nil && h.Node == x.node:
+		return []string{lastKey(h.UID, h.Interface)}
+	}
+	return nil
 }
 
 func byAddress(a, b *v1alpha1.IPLease) int {

@@ -51,18 +51,20 @@ func (s *Store) Claim(ctx context.Context, pool *ipam.Pool, pick ipam.Pick, hold
 	}
 	seed := ipam.Seed(s.node, string(holder.UID), holder.Interface)
 	for listed := false; ; {
-		a, known, ok := s.index.begin(pool.Name, pick.Family, seed)
-		if !ok {
-			if listed {
-				_, total := s.index.count(pool.Name, pick.Family)
-				return nil, fmt.Errorf("pool %q has %w for node %q (%s: %d of %d in use); add a range or a pool, or free an address",
-					pool.Name, ipam.ErrExhausted, s.node, pick.Family, total, total)
-			}
+		a, known, err := s.index.begin(pool, pick.Family, &holder, seed)
+		switch {
+		case errors.Is(err, ipam.ErrExhausted) && listed:
+			total := pool.Ranges(pick.Family).Count()
+			return nil, fmt.Errorf("pool %q has %w for node %q (%s: %d of %d in use); add a range or a pool, or free an address",
+				pool.Name, err, s.node, pick.Family, total, total)
+		case errors.Is(err, ipam.ErrExhausted):
 			if err := s.relist(ctx, pool.Name); err != nil {
 				return nil, err
 			}
 			listed = true
 			continue
+		case err != nil:
+			return nil, err
 		}
 		l, err := s.write(ctx, pool, a, known, holder)
 		if err != nil || l != nil {
@@ -97,34 +99,59 @@ func (s *Store) claimAsked(ctx context.Context, pool *ipam.Pool, a netip.Addr, h
 func (s *Store) write(ctx context.Context, pool *ipam.Pool, a netip.Addr, known *v1alpha1.IPLease, holder v1alpha1.LeaseHolder) (*v1alpha1.IPLease, error) {
 	name := ipam.LeaseName(pool.Network, a)
 	defer s.index.end(name)
-	var l *v1alpha1.IPLease
+	var want, l *v1alpha1.IPLease
 	var err error
 	switch {
 	case known == nil:
-		l, err = s.client.Create(ctx, ipam.NewLease(pool, a, holder, s.now()), metav1.CreateOptions{})
+		want = ipam.NewLease(pool, a, holder, s.now())
+		l, err = s.client.Create(ctx, want, metav1.CreateOptions{})
 	case known.Spec.Phase == v1alpha1.LeaseReleased:
-		l = known.DeepCopy()
-		ipam.Bind(l, pool, holder, s.now())
-		l, err = s.client.Update(ctx, l, metav1.UpdateOptions{})
+		want = known.DeepCopy()
+		ipam.Bind(want, pool, holder, s.now())
+		l, err = s.update(ctx, want)
 	default:
-		// The cache may be behind: look at the lease itself before saying that it is taken.
-		err = apierrors.NewConflict(v1alpha1.GroupVersion.WithResource("ipleases").GroupResource(), name, nil)
+		err = conflict(name) // the index may be behind: look at the lease itself before saying that it is taken
 	}
 	switch {
 	case err == nil:
 		s.index.put(l)
 		return l, nil
-	case apierrors.IsAlreadyExists(err), apierrors.IsConflict(err), apierrors.IsNotFound(err):
+	case lost(err):
 		met, err := s.learn(ctx, name)
-		if err != nil || met == nil {
+		if err != nil || met == nil || !samePod(met, holder) {
 			return nil, err
 		}
-		if ipam.SameSandbox(met, holder.ContainerID, holder.Interface) {
-			return met, nil // an earlier try of ours, whose answer was lost
-		}
-		return nil, nil
+		return s.Rebind(ctx, met, holder) // an earlier try for the same pod, whose answer was lost
 	}
-	return nil, unavailable("claim", name, err)
+	return nil, s.doubt("claim", want, err)
+}
+
+// update writes a lease at its version. One that was only intended (see index) has none, and must be read first.
+func (s *Store) update(ctx context.Context, l *v1alpha1.IPLease) (*v1alpha1.IPLease, error) {
+	if l.ResourceVersion == "" {
+		return nil, conflict(l.Name)
+	}
+	return s.client.Update(ctx, l, metav1.UpdateOptions{})
+}
+
+func conflict(name string) error {
+	return apierrors.NewConflict(v1alpha1.GroupVersion.WithResource("ipleases").GroupResource(), name, nil)
+}
+
+// lost says whether a write lost against another: the lease is not as it was known.
+func lost(err error) bool {
+	return apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err) || apierrors.IsNotFound(err)
+}
+
+// doubt takes note of a write that failed, but that the API server may have carried out, or may yet.
+func (s *Store) doubt(verb string, want *v1alpha1.IPLease, err error) error {
+	var status apierrors.APIStatus
+	refused := errors.As(err, &status) && status.Status().Code >= 400 && status.Status().Code < 500
+	if !refused {
+		want.ResourceVersion = ""
+		s.index.put(want)
+	}
+	return unavailable(verb, want.Name, err)
 }
 
 // learn reads a lease into the index; nil if there is none.
@@ -164,22 +191,32 @@ func (s *Store) Verify(ctx context.Context, l *v1alpha1.IPLease) (*v1alpha1.IPLe
 	return now, nil
 }
 
-// Rebind gives a lease of a pod's interface to the pod's newer sandbox. A nil lease says that it was lost meanwhile.
+// Rebind gives a lease of a pod's interface to the pod's newer sandbox. A nil lease says that the pod has lost it.
 func (s *Store) Rebind(ctx context.Context, l *v1alpha1.IPLease, holder v1alpha1.LeaseHolder) (*v1alpha1.IPLease, error) {
-	n := l.DeepCopy()
-	n.Spec.Holder = &holder
-	at := metav1.NewTime(s.now())
-	n.Spec.BoundAt = &at
-	n, err := s.client.Update(ctx, n, metav1.UpdateOptions{})
-	switch {
-	case err == nil:
-		s.index.put(n)
-		return n, nil
-	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
-		_, err := s.learn(ctx, l.Name)
-		return nil, err
+	for *l.Spec.Holder != holder || l.ResourceVersion == "" {
+		want := l.DeepCopy()
+		want.Spec.Holder = &holder
+		at := metav1.NewTime(s.now())
+		want.Spec.BoundAt = &at
+		n, err := s.update(ctx, want)
+		switch {
+		case err == nil:
+			s.index.put(n)
+			return n, nil
+		case !lost(err):
+			return nil, s.doubt("rebind", want, err)
+		}
+		if l, err = s.learn(ctx, l.Name); err != nil || l == nil || !samePod(l, holder) {
+			return nil, err
+		}
 	}
-	return nil, unavailable("rebind", l.Name, err)
+	return l, nil
+}
+
+// samePod says whether the lease is bound to this interface of the pod, be it of another sandbox.
+func samePod(l *v1alpha1.IPLease, holder v1alpha1.LeaseHolder) bool {
+	h := l.Spec.Holder
+	return l.Spec.Phase == v1alpha1.LeaseBound && h != nil && h.UID == holder.UID && h.Interface == holder.Interface
 }
 
 // Release frees a lease that the sandbox of its holder has given up. If another sandbox holds it by now, nothing is done.
@@ -188,12 +225,12 @@ func (s *Store) Release(ctx context.Context, l *v1alpha1.IPLease) error {
 	for {
 		n := l.DeepCopy()
 		ipam.Release(n, s.now())
-		n, err := s.client.Update(ctx, n, metav1.UpdateOptions{})
+		n, err := s.update(ctx, n)
 		switch {
 		case err == nil:
 			s.index.put(n)
 			return nil
-		case apierrors.IsConflict(err), apierrors.IsNotFound(err):
+		case lost(err):
 			if l, err = s.learn(ctx, l.Name); err != nil || l == nil || !ipam.SameSandbox(l, h.ContainerID, h.Interface) {
 				return err
 			}
