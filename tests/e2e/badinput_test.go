@@ -20,7 +20,7 @@ func TestBadInput(t *testing.T) {
 	s.editPool(disabled, disable)
 	s.underlay("underlay", nil)
 	s.underlay("typo", map[string]any{"ippol": []string{pool}})
-	s.underlay("wrong-type", map[string]any{"ippools": pool})
+	s.underlay("wrong-type", map[string]any{"ippools": 7})
 	s.attachment("no-ipam", map[string]any{"master": "eth0"})
 	s.attachment("no-parent", map[string]any{"master": "eth7", "ipam": map[string]any{"type": "berth"}})
 	taken := s.addr4("a", 50)
@@ -53,7 +53,7 @@ func TestBadInput(t *testing.T) {
 	}
 	// The macvlan plugin asks Berth for nothing where there is no ipam section, and fails before it asks where there is no parent.
 	bare := s.start("no-ipam", onNode(nodeA), note(networks, "no-ipam"))
-	s.event(s.pod("no-parent", onNode(nodeA), note(networks, "no-parent"), note(ippool, pool)), "FailedCreatePodSandBox", "eth7")
+	s.event(s.pod("no-parent", onNode(nodeA), note(networks, "no-parent"), note(ippool, pool)), "FailedCreatePodSandBox", "Link not found")
 	for i, tt := range cases {
 		t.Run(tt.name, func(t *testing.T) {
 			s := s.as(t)

@@ -2,13 +2,13 @@ package e2e
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/berthdev/berth/api/v1alpha1"
@@ -52,6 +52,14 @@ func TestPrecedence(t *testing.T) {
 	s.underlay("named", map[string]any{"ippools": []string{nad}})
 	families := fmt.Sprintf(`{"ipv4":[%q],"ipv6":[%q]}`, spider4, spider6)
 
+	var annotated map[string]string
+	var started []func()
+	finish := func() {
+		for _, check := range started {
+			check()
+		}
+		started = nil
+	}
 	for _, tt := range []struct {
 		name      string
 		namespace map[string]string
@@ -61,60 +69,62 @@ func TestPrecedence(t *testing.T) {
 	}{
 		{"default pools", nil, "underlay", nil, []string{fallback, fallback}},
 		{"attachment", nil, "named", nil, []string{nad, nad}},
-		{"namespace before attachment", map[string]string{ippool: namespace}, "named", nil, []string{namespace, namespace}},
-		{"pod before namespace", map[string]string{ippool: namespace}, "named", map[string]string{ippool: perPod}, []string{perPod, perPod}},
-		{"interface before pod", map[string]string{ippool: namespace}, "named",
-			map[string]string{ippool: perPod, ippools: "net1=" + perInterface}, []string{perInterface, perInterface}},
-		{"another interface named", nil, "underlay", map[string]string{ippool: perPod, ippools: "eth0=" + perInterface}, []string{perPod, perPod}},
 		{"wildcard", nil, "underlay", map[string]string{ippool: s.name + "-name*"}, []string{namespace, namespace}},
 		{"one family", nil, "underlay", map[string]string{ippool: fmt.Sprintf(`{"ipv4":[%q]}`, perPod)}, []string{perPod}},
+		{"another interface named", nil, "underlay", map[string]string{ippool: perPod, ippools: "eth0=" + perInterface}, []string{perPod, perPod}},
 		{"Spiderpool's pod key", nil, "underlay", map[string]string{"ipam.spidernet.io/ippool": families}, []string{spider4, spider6}},
 		{"Spiderpool's interface key", nil, "underlay",
 			map[string]string{"ipam.spidernet.io/ippools": `[{"interface":"net1","ipv4":["` + spider4 + `"],"ipv6":["` + spider6 + `"]}]`},
 			[]string{spider4, spider6}},
+		{"native before foreign", nil, "underlay", map[string]string{ippool: perPod, "ipam.spidernet.io/ippool": families}, []string{perPod, perPod}},
+		{"namespace before attachment", map[string]string{ippool: namespace}, "named", nil, []string{namespace, namespace}},
+		{"pod before namespace", map[string]string{ippool: namespace}, "named", map[string]string{ippool: perPod}, []string{perPod, perPod}},
+		{"interface before pod", map[string]string{ippool: namespace}, "named",
+			map[string]string{ippool: perPod, ippools: "net1=" + perInterface}, []string{perInterface, perInterface}},
 		{"Spiderpool's namespace keys", map[string]string{
 			"ipam.spidernet.io/default-ipv4-ippool": `["` + spider4 + `"]`, "ipam.spidernet.io/default-ipv6-ippool": `["` + spider6 + `"]`},
 			"named", nil, []string{spider4, spider6}},
-		{"native before foreign", nil, "underlay", map[string]string{ippool: perPod, "ipam.spidernet.io/ippool": families}, []string{perPod, perPod}},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			s := s.as(t)
-			s.annotate(tt.namespace)
-			name := strings.ToLower(strings.NewReplacer(" ", "-", "'", "").Replace(tt.name))
-			p := s.start(name, onNode(nodeA), note(networks, tt.network), func(p *corev1.PodTemplateSpec) { maps.Copy(p.Annotations, tt.pod) })
-			_, leases := s.boundTo(p, "net1")
-			var got []string
-			for _, l := range leases {
-				got = append(got, l.Spec.Pool)
-			}
-			if fmt.Sprint(got) != fmt.Sprint(tt.want) {
-				t.Errorf("pools %q, want %q", got, tt.want)
-			}
-			if tt.name == "native before foreign" {
-				s.event(p, "AnnotationIgnored", "ipam.spidernet.io/ippool", ippool)
-			}
-			must(t, on.Delete(t.Context(), p))
+		if !maps.Equal(tt.namespace, annotated) { // the pods before are to see what is there now
+			finish()
+			annotated = tt.namespace
+			s.annotate(annotated)
+		}
+		name := strings.ToLower(strings.NewReplacer(" ", "-", "'", "").Replace(tt.name))
+		p := s.pod(name, onNode(nodeA), note(networks, tt.network), func(p *corev1.PodTemplateSpec) { maps.Copy(p.Annotations, tt.pod) })
+		started = append(started, func() {
+			t.Run(tt.name, func(t *testing.T) {
+				s := s.as(t)
+				s.ready(p)
+				_, leases := s.boundTo(p, "net1")
+				var got []string
+				for _, l := range leases {
+					got = append(got, l.Spec.Pool)
+				}
+				if fmt.Sprint(got) != fmt.Sprint(tt.want) {
+					t.Errorf("pools %q, want %q", got, tt.want)
+				}
+				if tt.name == "native before foreign" {
+					s.event(p, "AnnotationIgnored", "ipam.spidernet.io/ippool", ippool)
+				}
+			})
 		})
 	}
+	finish()
 }
 
-// annotate the namespace with these annotations and no others, and wait until the agents can have seen it.
+// annotate the namespace with these annotations that name pools, and no others.
 func (s *space) annotate(annotations map[string]string) {
 	s.Helper()
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{
-		ippool: nil, "ipam.spidernet.io/default-ipv4-ippool": nil, "ipam.spidernet.io/default-ipv6-ippool": nil,
-	}}})
-	must(s, err)
-	must(s, on.Patch(s.Context(), s.namespace(), client.RawPatch("application/merge-patch+json", patch)))
 	eventually(s, patience, "annotate the namespace", func(ctx context.Context) error {
 		ns := s.namespace()
 		if err := on.Get(ctx, client.ObjectKeyFromObject(ns), ns); err != nil {
 			return err
 		}
-		if ns.Annotations == nil {
-			ns.Annotations = map[string]string{}
+		maps.DeleteFunc(ns.Annotations, func(key, _ string) bool { return key == ippool || strings.HasPrefix(key, "ipam.spidernet.io/") })
+		for key, value := range annotations {
+			metav1.SetMetaDataAnnotation(&ns.ObjectMeta, key, value)
 		}
-		maps.Copy(ns.Annotations, annotations)
 		return on.Update(ctx, ns)
 	})
 }

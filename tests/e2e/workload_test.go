@@ -78,3 +78,7 @@ func (s *space) serve(name string, pods map[string]string) *corev1.Service {
 }
 
 func port(n int32) intstr.IntOrString { return intstr.FromInt32(n) }
+
+func metaOf(namespace, name string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Namespace: namespace, Name: name}
+}

@@ -1,0 +1,371 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/berthdev/berth/api/v1alpha1"
+)
+
+// TestAgentRestart: pods do not notice that the agents are replaced.
+func TestAgentRestart(t *testing.T) {
+	s := newOwnSpace(t)
+	s.underlay("underlay", nil)
+	a := s.pool("a", s.ranges("a", 1, 9), nodesOf("a"))
+	b := s.pool("b", s.ranges("b", 1, 9), nodesOf("b"))
+	s.deployment("app", 2, s.firstOf(a, b), probed, spread("app"))
+	pods := s.readyPods("app", 2, patience)
+	s.serve("app", map[string]string{"app": "app"})
+	for i := range pods {
+		s.reach(&pods[i], "get -4 -timeout 3s http://app", "get -6 -timeout 3s http://app")
+	}
+	before := map[node]string{}
+	for _, n := range nodes {
+		before[n] = vmacState(t, n)
+	}
+	agents := map[node]string{}
+	for _, n := range nodes {
+		agents[n] = agentUID(t, n)
+	}
+
+	const loop = `rm -f /tmp/stop; ok=0; bad=0
+while [ ! -e /tmp/stop ]; do
+  for f in 4 6; do if testapp get -$f -timeout 5s http://app >/tmp/out 2>&1; then ok=$((ok+1)); else bad=$((bad+1)); cat /tmp/out; fi; done
+done; echo ok=$ok bad=$bad`
+	type result struct {
+		out string
+		err error
+	}
+	results := make(chan result, len(pods))
+	for i := range pods {
+		go func() {
+			out, err := s.exec(&pods[i], "sh", "-c", loop)
+			results <- result{out, err}
+		}()
+	}
+	if _, err := kubectl(t, "", "-n", berthNamespace, "rollout", "restart", "daemonset/"+agentName); err != nil {
+		t.Fatal(err)
+	}
+	rolledOut(t, "daemonset/"+agentName)
+	for i := range pods {
+		if _, err := s.exec(&pods[i], "touch", "/tmp/stop"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range pods {
+		r := <-results
+		var ok, bad int
+		last := r.out[strings.LastIndex(strings.TrimSpace(r.out), "\n")+1:]
+		if _, err := fmt.Sscanf(last, "ok=%d bad=%d", &ok, &bad); r.err != nil || err != nil || bad != 0 || ok < 10 {
+			t.Errorf("requests during the restart: %s %v", r.out, r.err)
+		}
+		t.Logf("requests during the restart: %s", strings.TrimSpace(last))
+	}
+	for _, n := range nodes {
+		if agents[n] == agentUID(t, n) {
+			t.Errorf("the agent of %s is still the old one", n)
+		}
+		if after := vmacState(t, n); after != before[n] {
+			t.Errorf("vmac of %s: %s, %s before the restart", n, after, before[n])
+		}
+	}
+}
+
+func agentUID(t *testing.T, n node) (uid string) {
+	t.Helper()
+	eventually(t, patience, "an agent on "+string(n), func(ctx context.Context) error {
+		p, err := agentOn(ctx, n)
+		if p != nil {
+			uid = string(p.UID)
+		}
+		return err
+	})
+	return uid
+}
+
+func vmacState(t *testing.T, n node) string {
+	t.Helper()
+	var out []string
+	for _, l := range n.vmacs(t) {
+		out = append(out, fmt.Sprintf("%d: %s %s %s", l.Index, l.Name, l.MAC, l.Alias))
+	}
+	if len(out) == 0 {
+		t.Fatalf("no vmac on %s", n)
+	}
+	return strings.Join(out, ", ")
+}
+
+// TestAgentAway: without an agent pods wait, and are told for what; what they leave the controller collects; and when the
+// agent is back, nothing needs a hand.
+func TestAgentAway(t *testing.T) {
+	s := newOwnSpace(t)
+	s.underlay("underlay", nil)
+	pool := s.pool("pool", s.ranges("a", 1, 50), nodesOf("a"))
+	stays := s.start("stays", onNode(nodeA), s.firstOf(pool), probed)
+	forced := s.start("forced", onNode(nodeA), s.firstOf(pool))
+	kept, _ := s.boundTo(stays, "eth0")
+	s.serve("stays", map[string]string{"app": "stays"})
+	s.reach(stays, "get -timeout 3s http://stays")
+
+	restore := withoutAgent(t, nodeA)
+	defer restore()
+	remove(t, forced, client.GracePeriodSeconds(0))
+	waits := s.pod("waits", onNode(nodeA), s.firstOf(pool))
+	s.event(waits, "FailedCreatePodSandBox", "/run/berth/agent.sock", "berth-agent")
+	stdin, env := s.call(waits, "eth0", "underlay", strings.Repeat("1", 64))
+	for verb, code := range map[string]uint{"ADD": 11, "DEL": 11, "CHECK": 11} {
+		if out, err := nodeA.plugin(verb, env, stdin); err == nil || cniCode(out) != code || !strings.Contains(out, "/run/berth/agent.sock") {
+			t.Errorf("%s without an agent: %v %s, want code %d and the socket", verb, err, out, code)
+		}
+	}
+	s.reach(stays, "get -timeout 3s http://stays") // the path needs no agent
+
+	eventually(t, crowd, "the controller has collected the leases of a pod deleted by force", func(context.Context) error {
+		for a, l := range s.bound() {
+			if l.Spec.Holder.UID == forced.UID {
+				return fmt.Errorf("%s is bound", a)
+			}
+		}
+		return nil
+	})
+	restore()
+	s.ready(waits)
+	s.sameEverywhere(2)
+	if again, _ := s.boundTo(stays, "eth0"); fmt.Sprint(again) != fmt.Sprint(kept) {
+		t.Errorf("a pod that was never touched has %v, %v before", again, kept)
+	}
+}
+
+// withoutAgent takes the agent away from a node, and returns what brings it back.
+func withoutAgent(t *testing.T, n node) (restore func()) {
+	t.Helper()
+	const key = "e2e-no-agent"
+	set := func(terms []corev1.NodeSelectorRequirement) {
+		eventually(t, patience, "change the DaemonSet", func(ctx context.Context) error {
+			var ds appsv1.DaemonSet
+			if err := on.Get(ctx, client.ObjectKey{Namespace: berthNamespace, Name: agentName}, &ds); err != nil {
+				return err
+			}
+			ds.Spec.Template.Spec.Affinity = nil
+			if terms != nil {
+				ds.Spec.Template.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
+					RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchExpressions: terms}}},
+				}}
+			}
+			return on.Update(ctx, &ds)
+		})
+	}
+	set([]corev1.NodeSelectorRequirement{{Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpNotIn, Values: []string{string(n)}}})
+	eventually(t, patience, "the agent of "+string(n)+" ends", func(ctx context.Context) error {
+		var list corev1.PodList
+		if err := on.List(ctx, &list, client.InNamespace(berthNamespace), agentPods); err != nil {
+			return err
+		}
+		for i := range list.Items {
+			if list.Items[i].Spec.NodeName == string(n) {
+				return fmt.Errorf("%s is there", list.Items[i].Name)
+			}
+		}
+		return nil
+	})
+	done := false
+	return func() {
+		if done {
+			return
+		}
+		done = true
+		set(nil)
+		rolledOut(t, "daemonset/"+agentName)
+		agentUID(t, n)
+	}
+}
+
+// TestAPIAway: while an agent does not reach the API, no address is given out or freed, what runs runs on, and afterwards all that
+// was asked for happens.
+func TestAPIAway(t *testing.T) {
+	s := newOwnSpace(t)
+	s.underlay("underlay", nil)
+	pool := s.pool("pool", s.ranges("a", 1, 50), nodesOf("a"))
+	stays := s.start("stays", onNode(nodeA), s.firstOf(pool))
+	goes := s.start("goes", onNode(nodeA), s.firstOf(pool))
+	s.serve("stays", map[string]string{"app": "stays"})
+	s.reach(stays, "get -timeout 3s http://stays")
+
+	// The agent calls the API by its Service, kubelet and Multus by its address: so only the agent is cut off.
+	const table = "berth_e2e_cut"
+	cut := `nft -f - <<'END'
+table inet ` + table + ` { chain out { type filter hook output priority 10;
+  ct original ip daddr 10.96.0.1 meta l4proto tcp reject with tcp reset
+} }
+END`
+	nodeA.run(t, "sh", "-c", cut)
+	mend := func() { _, _ = nodeA.try("nft", "delete", "table", "inet", table) }
+	defer mend()
+	waits := s.pod("waits", onNode(nodeA), s.firstOf(pool))
+	must(t, on.Delete(t.Context(), goes))
+	s.event(waits, "FailedCreatePodSandBox", "the Kubernetes API is not available")
+	s.reach(stays, "get -timeout 3s http://stays")
+	eventually(t, patience, "the sandbox of a deleted pod cannot go", func(ctx context.Context) error {
+		if !exists(ctx, goes) {
+			t.Fatal("a pod is gone though its lease could not be released")
+		}
+		logs, err := agentLogs(ctx, nodeA)
+		if err != nil || !strings.Contains(logs, "/v1/del") {
+			return fmt.Errorf("no failed DEL in the agent's log (%v)", err)
+		}
+		return nil
+	})
+	addrs, _ := s.boundTo(goes, "eth0")
+	if len(addrs) != 2 {
+		t.Errorf("leases %v of a pod whose sandbox is not yet gone, want both", addrs)
+	}
+	mend()
+	s.ready(waits)
+	gone(t, goes)
+	s.sameEverywhere(2)
+}
+
+// agentLogs of a node, read on the node: the API may be out of reach.
+func agentLogs(ctx context.Context, n node) (string, error) {
+	p, err := agentOn(ctx, n)
+	if p == nil {
+		return "", err
+	}
+	return output(on.lab.kubectl(ctx, "-n", berthNamespace, "logs", p.Name, "--since=5m"))
+}
+
+// TestLeader: when the leading controller dies the other one takes over, and counts.
+func TestLeader(t *testing.T) {
+	s := newOwnSpace(t)
+	s.underlay("underlay", nil)
+	pool := s.pool("pool", s.ranges("a", 1, 5))
+	s.counts(pool, "5", "5", 0)
+	leader := func(ctx context.Context) (string, error) {
+		var l coordinationv1.Lease
+		if err := on.Get(ctx, client.ObjectKey{Namespace: berthNamespace, Name: controllerName}, &l); err != nil {
+			return "", err
+		}
+		if l.Spec.HolderIdentity == nil || *l.Spec.HolderIdentity == "" {
+			return "", fmt.Errorf("nobody leads")
+		}
+		pod, _, _ := strings.Cut(*l.Spec.HolderIdentity, "_")
+		return pod, nil
+	}
+	old, err := leader(t.Context())
+	must(t, err)
+	must(t, on.Delete(t.Context(), &corev1.Pod{ObjectMeta: metaOf(berthNamespace, old)}, client.GracePeriodSeconds(0)))
+	eventually(t, patience, "another one leads", func(ctx context.Context) error {
+		now, err := leader(ctx)
+		if err == nil && now == old {
+			err = fmt.Errorf("%s leads", now)
+		}
+		return err
+	})
+	p := s.start("p", onNode(nodeA), secondOf(pool))
+	s.counts(pool, "4", "5", 1)
+	must(t, on.Delete(t.Context(), p))
+	s.counts(pool, "5", "5", 0)
+	rolledOut(t, "deployment/"+controllerName)
+}
+
+// counts waits for a pool's status to say so, for each family.
+func (s *space) counts(pool, free, total string, bound int64) {
+	s.Helper()
+	eventually(s, patience, fmt.Sprintf("pool %s has %s of %s free", pool, free, total), func(ctx context.Context) error {
+		var p v1alpha1.IPPool
+		if err := on.Get(ctx, client.ObjectKey{Name: pool}, &p); err != nil {
+			return err
+		}
+		for _, c := range []*v1alpha1.AddressCount{p.Status.IPv4, p.Status.IPv6} {
+			if c == nil || c.Free != free || c.Total != total || c.Bound != bound {
+				return fmt.Errorf("status %+v %+v", p.Status.IPv4, p.Status.IPv6)
+			}
+		}
+		if p.Status.Free != free+" + "+free || p.Status.Total != total+" + "+total {
+			return fmt.Errorf("free %q, total %q", p.Status.Free, p.Status.Total)
+		}
+		return nil
+	})
+}
+
+// TestPoolDeletion: a deleted pool gives out nothing more, and goes when its last lease is free.
+func TestPoolDeletion(t *testing.T) {
+	s := newSpace(t)
+	s.underlay("underlay", nil)
+	pool := s.pool("pool", s.ranges("a", 1, 9))
+	p := s.start("p", onNode(nodeA), secondOf(pool))
+	s.counts(pool, "8", "9", 1) // so the controller has seen it
+	object := &v1alpha1.IPPool{ObjectMeta: metaOf("", pool)}
+	must(t, on.Delete(t.Context(), object))
+	late := s.pod("late", onNode(nodeA), secondOf(pool))
+	s.refused(late, `"`+pool+`"`, "is being deleted")
+	if !exists(t.Context(), object) {
+		t.Fatal("the pool is gone, and has a lease bound")
+	}
+	if got := s.poolOf(p, "net1"); got != pool {
+		t.Errorf("the running pod lost its lease")
+	}
+	must(t, on.Delete(t.Context(), p))
+	gone(t, object)
+
+	// Its addresses are free for another pool, whatever is remembered of them.
+	s.pool("heir", s.ranges("a", 1, 9))
+	patch := client.MergeFrom(late.DeepCopy())
+	late.Annotations[ippool] = s.name + "-heir"
+	must(t, on.Patch(t.Context(), late, patch))
+	s.ready(late)
+}
+
+// TestIdleVmac: a vmac without pods goes after a minute, and takes nothing with it that is another's.
+func TestIdleVmac(t *testing.T) {
+	s := newSpace(t)
+	const parent = "e2e0"
+	_, _ = nodeA.try("ip", "link", "del", parent)
+	nodeA.run(t, "ip", "link", "add", parent, "type", "veth", "peer", "name", parent+"p")
+	t.Cleanup(func() { _, _ = nodeA.try("ip", "link", "del", parent) })
+	nodeA.run(t, "ip", "link", "set", parent, "up")
+	nodeA.run(t, "ip", "link", "set", parent+"p", "up")
+	pool := s.pool("pool", []v1alpha1.PoolSubnet{{CIDR: "192.168.77.0/24"}}, func(p *v1alpha1.IPPoolSpec) { p.Network = "e2e" })
+	s.attachment("underlay", map[string]any{"master": parent, "ipam": map[string]any{"type": "berth"}})
+	index := 0
+	for _, l := range nodeA.links(t) {
+		if l.Name == parent {
+			index = l.Index
+		}
+	}
+	vmac := func() string {
+		for _, l := range nodeA.vmacs(t) {
+			if l.Name == fmt.Sprintf("vmac%d", index) {
+				return fmt.Sprintf("%d %s", l.Index, l.MAC)
+			}
+		}
+		return ""
+	}
+	p := s.start("p", onNode(nodeA), secondOf(pool))
+	first := vmac()
+	if first == "" {
+		t.Fatalf("no vmac of %s with a pod on it", parent)
+	}
+	remove(t, p)
+	p = s.start("q", onNode(nodeA), secondOf(pool))
+	if again := vmac(); again != first {
+		t.Errorf("vmac is %s for the next pod, %s for the first", again, first)
+	}
+	remove(t, p)
+	begin := time.Now()
+	eventually(t, crowd, "the idle vmac goes", func(context.Context) error {
+		if v := vmac(); v != "" {
+			return fmt.Errorf("there is %s", v)
+		}
+		return nil
+	})
+	t.Logf("gone after %v", time.Since(begin).Round(time.Second))
+}
