@@ -29,7 +29,9 @@ func (l *lab) command(args ...string) []string {
 }
 
 // run a command of bin/lab, shown.
-func (l *lab) run(ctx context.Context, args ...string) error { return show(ctx, l.command(args...)) }
+func (l *lab) run(ctx context.Context, args ...string) error {
+	return show(ctx, strings.Join(l.command(args...), " "))
+}
 
 // onNode runs a command on a node.
 func (l *lab) onNode(ctx context.Context, node string, argv ...string) (string, error) {
@@ -41,24 +43,24 @@ func inPod(ctx context.Context, pod, script string) (string, error) {
 	return output(ctx, []string{"kubectl", "-n", namespace, "exec", pod, "--", "sh", "-c", script})
 }
 
-// kubectl, shown; no argument has a space in it.
+// kubectl, shown.
 func kubectl(ctx context.Context, lines ...string) error {
 	for _, args := range lines {
-		if err := show(ctx, append([]string{"kubectl"}, strings.Fields(args)...)); err != nil {
+		if err := show(ctx, "kubectl "+args); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// show a command and what it says.
-func show(ctx context.Context, argv []string) error {
-	typed(argv)
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+// show a command line and what it says.
+func show(ctx context.Context, line string) error {
+	typed(line)
+	cmd := exec.CommandContext(ctx, "sh", "-c", line)
 	out := &indented{w: os.Stdout}
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%s: %w", strings.Join(argv, " "), err)
+		return fmt.Errorf("%s: %w", line, err)
 	}
 	return nil
 }

@@ -1,7 +1,7 @@
 // Command demo shows what Berth does, on a real Kubernetes of two nodes in two zones on this machine. It tells each step, and
 // stops at the first thing that is not so. Everything it types a user can type, too.
 //
-//	go run ./tests/demo [up|down]
+//	go run ./tests/demo [flags] [up|down]
 package main
 
 import (
@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -26,7 +27,7 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("demo", flag.ContinueOnError)
 	var d demo
-	f.StringVar(&d.name, "name", "", "name of the lab, to run several side by side")
+	f.StringVar(&d.name, "name", os.Getenv("LAB_NAME"), "name of the lab, to run several side by side")
 	f.StringVar(&d.dir, "dir", os.Getenv("LAB_DIR"), "directory of the lab")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -36,13 +37,13 @@ func run(ctx context.Context, args []string) error {
 			return fmt.Errorf("%w: run make demo in the top directory, which builds it", err)
 		}
 	}
-	switch f.Arg(0) {
+	switch strings.Join(f.Args(), " ") {
 	case "down":
 		return d.run(ctx, "down")
 	case "", "up":
 		return d.up(ctx)
 	}
-	return fmt.Errorf("no command %q: up or down", f.Arg(0))
+	return fmt.Errorf("no command %q: want [flags] up or down", f.Args())
 }
 
 var steps = []struct {
@@ -93,7 +94,7 @@ func (d *demo) up(ctx context.Context) error {
 func (d *demo) closer(ctx context.Context) {
 	say("\n%s. The cluster as it is:", bold("Not so"))
 	_ = kubectl(ctx, "get pods -A -o wide")
-	_ = kubectl(ctx, "-n demo get events --field-selector type=Warning --sort-by=.lastTimestamp")
+	_ = kubectl(ctx, "-n demo get events --field-selector type=Warning,reason!=Unhealthy --sort-by .lastTimestamp | tail -n 6")
 	say("\nTo look closer (the cluster stays up until make demo-down):\n")
 	d.hints(
 		"kubectl get ippools,ipleases -o wide",

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 )
 
 func say(format string, args ...any) { fmt.Printf(format+"\n", args...) }
@@ -13,7 +12,7 @@ func say(format string, args ...any) { fmt.Printf(format+"\n", args...) }
 // proved says a thing that has been found so.
 func proved(format string, args ...any) { say(paint("32", "   ok  ")+format, args...) }
 
-func typed(argv []string) { say("%s", paint("36", "   $ "+strings.Join(argv, " "))) }
+func typed(line string) { say("%s", paint("36", "   $ "+line)) }
 
 func bold(s string) string { return paint("1", s) }
 

@@ -120,7 +120,7 @@ func (d *demo) network(ctx context.Context) error {
 
 func (d *demo) application(ctx context.Context) error {
 	return kubectl(ctx, "apply "+workload,
-		"-n demo rollout status --timeout 60s daemonset/quotes", "-n demo rollout status --timeout 60s deployment/orders")
+		"-n demo rollout status --timeout 120s daemonset/quotes", "-n demo rollout status --timeout 120s deployment/orders")
 }
 
 func (d *demo) deletion(ctx context.Context) error {
