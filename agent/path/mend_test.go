@@ -44,30 +44,39 @@ func TestMend(t *testing.T) {
 
 	// poke makes an event that says nothing of what was broken, in place of the half minute.
 	poke := func() { ip(t, n.NS, "address add 10.77.0.1/24 dev lo\naddress del 10.77.0.1/24 dev lo\n") }
-	tests := []struct{ name, script string }{
-		{"vmac down", "ip link set " + name + " down"},
-		{"vmac deleted", "ip link del " + name},
-		{"MTU of the parent", "ip link set eth0 mtu 1400"},
-		{"routes and neighbours flushed", "ip route flush proto 98; ip -6 route flush proto 98; ip neigh flush dev " + name + " nud permanent"},
-		{"routes replaced", "ip route replace 10.6.1.1 dev eth0; ip -6 route del 2001:db8:6:0:1::1"},
-		{"table flushed", "nft flush table inet berth"},
-		{"table deleted", "nft delete table inet berth"},
-		{"set emptied", "nft flush set inet berth vmacs"},
-		{"groups left", "ip maddr del 33:33:ff:00:00:01 dev " + name},
-		{"sysctl", "sysctl -qw net.ipv4.conf." + name + ".arp_ignore=0"},
-		{"forwarding off", "sysctl -qw net.ipv4.ip_forward=0"},
-		{"address of the vmac", "ip address add 10.88.0.1/24 dev " + name},
+	tests := []struct {
+		name, script string
+		event        bool // the kernel tells of it by itself
+	}{
+		{"vmac down", "ip link set " + name + " down", true},
+		{"vmac deleted", "ip link del " + name, true},
+		{"MTU of the parent", "ip link set eth0 mtu 1400", true},
+		{"MTU of the parent, up again", "ip link set eth0 mtu 1500", true},
+		{"routes and neighbours flushed", "ip route flush proto 98; ip -6 route flush proto 98; ip neigh flush dev " + name + " nud permanent", false},
+		{"routes replaced", "ip route replace 10.6.1.1 dev eth0; ip -6 route del 2001:db8:6:0:1::1", false},
+		{"table flushed", "nft flush table inet berth", false},
+		{"table deleted", "nft delete table inet berth", false},
+		{"set emptied", "nft flush set inet berth vmacs", false},
+		{"groups left", "ip maddr del 33:33:ff:00:00:01 dev " + name, false},
+		{"sysctl", "sysctl -qw net.ipv4.conf." + name + ".arp_ignore=0", false},
+		{"forwarding off", "sysctl -qw net.ipv4.ip_forward=0", false},
+		{"address of the vmac", "ip address add 10.88.0.1/24 dev " + name, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			run(t, n.NS, tt.script, "sh", "-e")
-			poke()
+			if !tt.event {
+				poke()
+			}
 			eventually(t, 3*time.Second, "state", func() error {
 				n := *n
 				probe := &recorder{TB: t}
 				n.t = probe
 				n.check(n.expect(p, q))
 				if v := n.vmac(); probe.said == "" && v != nil {
+					if mtu := fmt.Sprintf(" mtu %d ", v.MTU); !strings.Contains(run(t, n.NS, "", "ip", "link", "show", "eth0"), mtu) {
+						return fmt.Errorf("not the parent's:%s", mtu)
+					}
 					for _, s := range vmacSettings(v.Name) {
 						got := strings.TrimSpace(run(t, n.NS, "", "cat", sysctlRoot+"/"+s.key))
 						if got != s.value {
