@@ -2,44 +2,76 @@ package delegate
 
 import (
 	"net"
-	"os"
 	"runtime"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// prepareLink gives the MAC address of a link in another network namespace, or "" if either is not there: bridge and macvlan
-// have made the link by now, others may not. The address is information for the lease, so nothing fails for want of it.
-//
-// It also lets the link use its IPv6 addresses while duplicate address detection still runs (RFC 4429), which otherwise
-// keeps a pod without IPv6 for its first second or two. Kernels without CONFIG_IPV6_OPTIMISTIC_DAD do not have the settings.
-func prepareLink(netns, ifName string) string {
-	if netns == "" {
-		return ""
-	}
-	done := make(chan string, 1)
-	go func() {
-		mac := ""
-		defer func() {
-			_ = recover() // out of Main's reach here
-			done <- mac
-		}()
-		// Never unlocked: the runtime ends the thread with the goroutine, so none stays in the pod's namespace.
-		runtime.LockOSThread()
-		ns, err := os.Open(netns)
+// readMAC gives the MAC address of an Ethernet link in another network namespace, or "" if either is not there: bridge and
+// macvlan have made the link by now, others may not. The address is information for the lease, so nothing fails for want of it.
+func readMAC(netns, ifName string) (mac string) {
+	inNamespace(netns, func() {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return
 		}
-		defer ns.Close()
-		if unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET) != nil {
-			return
+		defer unix.Close(fd)
+		var req struct { // struct ifreq, with ifr_hwaddr
+			name   [unix.IFNAMSIZ]byte
+			family uint16
+			addr   [22]byte
 		}
-		if link, err := net.InterfaceByName(ifName); err == nil {
-			mac = link.HardwareAddr.String()
-			for _, setting := range []string{"optimistic_dad", "use_optimistic"} {
-				_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+ifName+"/"+setting, []byte("1"), 0)
+		copy(req.name[:unix.IFNAMSIZ-1], ifName)
+		// One link is asked for: net.InterfaceByName would have the kernel list all.
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCGIFHWADDR, uintptr(unsafe.Pointer(&req)))
+		if errno == 0 && req.family == unix.ARPHRD_ETHER {
+			mac = net.HardwareAddr(req.addr[:6]).String()
+		}
+	})
+	return mac
+}
+
+// useTentative lets a link use its IPv6 addresses while duplicate address detection still runs (RFC 4429), which otherwise
+// keeps a pod without IPv6 for its first second or two. Kernels without CONFIG_IPV6_OPTIMISTIC_DAD do not have the settings.
+func useTentative(netns, ifName string) {
+	inNamespace(netns, func() {
+		for _, setting := range []string{"optimistic_dad", "use_optimistic"} {
+			fd, err := unix.Open("/proc/sys/net/ipv6/conf/"+ifName+"/"+setting, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return
 			}
+			_, _ = unix.Write(fd, []byte("1"))
+			unix.Close(fd)
+		}
+	})
+}
+
+// inNamespace runs f in another network namespace, if that is there. It takes the calling thread there and back, since starting
+// another takes longer than what f does. If there is no way back the thread is never unlocked; skel then finds itself in the pod's
+// namespace and fails.
+func inNamespace(netns string, f func()) {
+	if netns == "" {
+		return
+	}
+	runtime.LockOSThread()
+	home, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		runtime.UnlockOSThread()
+		return
+	}
+	defer unix.Close(home)
+	defer func() {
+		if unix.Setns(home, unix.CLONE_NEWNET) == nil {
+			runtime.UnlockOSThread()
 		}
 	}()
-	return <-done
+	ns, err := unix.Open(netns, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(ns)
+	if unix.Setns(ns, unix.CLONE_NEWNET) == nil {
+		f()
+	}
 }

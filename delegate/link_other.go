@@ -2,5 +2,8 @@
 
 package delegate
 
-// prepareLink has nothing to read: only Linux has network namespaces. The rest of the package is of use elsewhere.
-func prepareLink(_, _ string) string { return "" }
+// Only Linux has network namespaces. The rest of the package is of use elsewhere.
+
+func readMAC(_, _ string) string { return "" }
+
+func useTentative(_, _ string) {}

@@ -44,7 +44,7 @@ func run(funcs skel.CNIFuncs, about string) (err *types.Error) {
 
 func add(args *skel.CmdArgs) error {
 	req := request(args)
-	req.MAC = prepareLink(args.Netns, args.IfName)
+	req.MAC = readMAC(args.Netns, args.IfName)
 	reply, err := call(PathAdd, req, addTimeout)
 	if err != nil {
 		return err
@@ -58,6 +58,9 @@ func add(args *skel.CmdArgs) error {
 	result, err := parseResult(reply)
 	if err != nil {
 		return malformed(PathAdd, "a CNI result", err, reply)
+	}
+	if slices.ContainsFunc(result.IPs, func(ip *types100.IPConfig) bool { return ip.Address.IP.To4() == nil }) {
+		useTentative(args.Netns, args.IfName)
 	}
 	return types.PrintResult(result, conf.CNIVersion)
 }
