@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
 )
 
 const nodeName = "bench-node"
@@ -127,4 +126,3 @@ func berthConfig(mainPlugin, socket string) string {
 	return fmt.Sprintf(`{"cniVersion": "1.1.0", "name": "bench-%s", "type": %q, "master": %q, "mode": "bridge",
 		"ipam": {"type": "berth", "socket": %q}}`, mainPlugin, mainPlugin, parentLink, socket)
 }
-

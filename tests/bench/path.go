@@ -1,8 +1,80 @@
 package main
 
-import "context"
+import (
+	"context"
+	"errors"
+	"fmt"
+)
 
-const crrCommand = "connect-request-close"
+// The pods of the path.
+const (
+	client = "bench-client"
+	near   = "bench-near" // on the client's node
+	far    = "bench-far"  // on the other
+)
 
-func connectRequestClose(context.Context, []string) error { return nil }
-func measurePath(context.Context, options, *report) error { return nil }
+// probes are what is sent. All are rates: more is better.
+var probes = []struct {
+	name, unit, field string
+	port              string
+	args              []string // of testapp; none for crrCommand
+}{
+	{"tcp_rr", "round trips/s", "perSecond", "8082", []string{"bench-rr", "-n", "6000"}},
+	{"udp_rr", "round trips/s", "perSecond", "8081", []string{"bench-rr", "-n", "6000", "--udp"}},
+	{"tcp_crr", "connections/s", "perSecond", "8082", nil},
+	{"tcp_stream", "Gbit/s", "gbps", "8083", []string{"bench-stream", "-t", "700ms"}},
+}
+
+// measurePath compares what a pod gets from a server by its ClusterIP, through vmac and the node, with what it gets by the server's
+// own address, straight through macvlan. With all on one CPU the cost of the path shows; without, what is felt.
+func measurePath(ctx context.Context, o options, r *report) (err error) {
+	c, err := newCluster(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.close()) }()
+
+	from, err := processOf(client)
+	if err != nil {
+		return err
+	}
+	for _, where := range []struct{ name, server string }{{"same-node", near}, {"cross-node", far}} {
+		server, err := processOf(where.server)
+		if err != nil {
+			return err
+		}
+		direct, err := c.get(ctx, "pod/"+where.server, ".status.podIP")
+		if err != nil {
+			return err
+		}
+		service, err := c.get(ctx, "service/"+where.server, ".spec.clusterIP")
+		if err != nil {
+			return err
+		}
+		for _, cpus := range []struct {
+			name   string
+			pinned bool
+		}{{"one-cpu", true}, {"all-cpus", false}} {
+			if err := pin(cpus.pinned, from, server); err != nil {
+				return err
+			}
+			say("path: %s, %s: %s and %s", where.name, cpus.name, direct, service)
+			for _, p := range probes {
+				name := fmt.Sprintf("path/%s/%s/%s", where.name, cpus.name, p.name)
+				t := traffic{from: from, testapp: c.part("testapp"), pinned: cpus.pinned, args: p.args, field: p.field}
+				raw, vmac, err := t.pairs(ctx, o.pairs, direct+":"+p.port, service+":"+p.port)
+				if err != nil {
+					return fmt.Errorf("%s: %w", name, err)
+				}
+				a, b := summary(name+"/direct", p.unit, raw, 0.5), summary(name+"/vmac", p.unit, vmac, 0.5)
+				ratios := vmac.over(raw)
+				b = b.against(a, ratios)
+				b.Ratio = ratios.median()
+				if err := r.add(a, b); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// theCPU is the one that carries all of a pinned measurement: both ends, and so all that the kernel does between them.
+const theCPU = 0
+
+// processOf finds the process of a pod's container by the host name that Kubernetes gave it, which is the pod's.
+func processOf(pod string) (int, error) {
+	environments, err := filepath.Glob("/proc/[0-9]*/environ")
+	if err != nil {
+		return 0, err
+	}
+	for _, file := range environments {
+		env, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		dir := filepath.Dir(file)
+		command, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
+		if slices.Contains(strings.Split(string(env), "\x00"), "HOSTNAME="+pod) && bytes.Contains(command, []byte("testapp")) {
+			return strconv.Atoi(filepath.Base(dir))
+		}
+	}
+	return 0, fmt.Errorf("no process of pod %s on this machine", pod)
+}
+
+// pin all threads of processes to theCPU, or let them go.
+func pin(pinned bool, pids ...int) error {
+	var set unix.CPUSet
+	for cpu := range runtime.NumCPU() {
+		if !pinned || cpu == theCPU {
+			set.Set(cpu)
+		}
+	}
+	for _, pid := range pids {
+		threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		if err != nil {
+			return err
+		}
+		for _, t := range threads {
+			tid, err := strconv.Atoi(t.Name())
+			if err != nil {
+				return err
+			}
+			if err := unix.SchedSetaffinity(tid, &set); err != nil {
+				return fmt.Errorf("pin thread %d of %d: %w", tid, pid, err)
+			}
+		}
+	}
+	return nil
+}
+
+// traffic of one kind, out of the network namespace of a process.
+type traffic struct {
+	from    int
+	testapp string
+	pinned  bool
+	args    []string
+	field   string // of the answer
+}
+
+// pairs of rates to two targets, in turn; the first pair is for neighbours and connection tracking, and not counted.
+func (t traffic) pairs(ctx context.Context, n int, a, b string) (as, bs sample, err error) {
+	for i := range n + 1 {
+		order := []string{a, b}
+		if i%2 == 1 {
+			slices.Reverse(order)
+		}
+		for _, target := range order {
+			rate, err := t.rate(ctx, target)
+			if err != nil {
+				return nil, nil, fmt.Errorf("to %s: %w", target, err)
+			}
+			switch {
+			case i == 0:
+			case target == a:
+				as = append(as, rate)
+			default:
+				bs = append(bs, rate)
+			}
+		}
+	}
+	return as, bs, nil
+}
+
+func (t traffic) rate(ctx context.Context, target string) (float64, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	argv := []string{"nsenter", "--net=/proc/" + strconv.Itoa(t.from) + "/ns/net", "--"}
+	if t.pinned {
+		argv = append(argv, "taskset", "-c", strconv.Itoa(theCPU))
+	}
+	if t.args == nil {
+		self, err := os.Executable()
+		if err != nil {
+			return 0, err
+		}
+		argv = append(argv, self, crrCommand)
+	} else {
+		argv = append(append(argv, t.testapp), t.args...)
+	}
+	argv = append(argv, target)
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, &stderr)
+	}
+	var answer map[string]any
+	if err := json.Unmarshal(out, &answer); err != nil {
+		return 0, fmt.Errorf("%s: %w", strings.Join(argv, " "), err)
+	}
+	rate, ok := answer[t.field].(float64)
+	if !ok || rate <= 0 {
+		return 0, fmt.Errorf("%s: no %s in %s", strings.Join(argv, " "), t.field, out)
+	}
+	return rate, nil
+}
+
+// crrCommand makes this program a client that connects, asks, is answered and closes, again and again.
+const crrCommand = "connect-request-close"
+
+const crrCount = 1000
+
+func connectRequestClose(ctx context.Context, args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("%s: want HOST:PORT", crrCommand)
+	}
+	dialer := net.Dialer{Timeout: 5 * time.Second}
+	trip := func() error {
+		c, err := dialer.DialContext(ctx, "tcp", args[0])
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		if err := c.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			return err
+		}
+		buf := []byte{0}
+		if _, err := c.Write(buf); err != nil {
+			return err
+		}
+		_, err = c.Read(buf)
+		return err
+	}
+	begin := time.Now()
+	for range crrCount {
+		if err := trip(); err != nil {
+			return err
+		}
+	}
+	return json.NewEncoder(os.Stdout).Encode(map[string]float64{"perSecond": crrCount / time.Since(begin).Seconds()})
+}
