@@ -1,0 +1,221 @@
+//go:build apiserver
+
+// Package apitest connects tests to the real API server that make test-api starts.
+package apitest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/yaml"
+
+	"github.com/berthdev/berth/api/v1alpha1"
+)
+
+// Config of the API server, with the CRDs installed.
+func Config(t testing.TB) *rest.Config {
+	t.Helper()
+	kubeconfig := os.Getenv("KUBECONFIG_APISERVER")
+	if kubeconfig == "" {
+		t.Fatal("KUBECONFIG_APISERVER is not set: run make test-api, which starts an API server and sets it")
+	}
+	cfg, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.QPS = -1
+	_, here, _, _ := runtime.Caller(0)
+	files, err := filepath.Glob(filepath.Join(filepath.Dir(here), "../../../api/v1alpha1/crds/*.yaml"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no CRDs: %v", err)
+	}
+	client, err := dynamic.NewForConfig(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		install(t, client, f)
+	}
+	return cfg
+}
+
+func install(t testing.TB, client dynamic.Interface, file string) {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	crd := &unstructured.Unstructured{}
+	if err := yaml.Unmarshal(data, crd); err != nil {
+		t.Fatal(err)
+	}
+	crds := client.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"})
+	if _, err := crds.Apply(t.Context(), crd.GetName(), crd, metav1.ApplyOptions{FieldManager: "test", Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	plural, _, _ := unstructured.NestedString(crd.Object, "spec", "names", "plural")
+	Eventually(t, plural+" are served", func() error {
+		_, err := client.Resource(v1alpha1.GroupVersion.WithResource(plural)).List(t.Context(), metav1.ListOptions{Limit: 1})
+		return err
+	})
+}
+
+// Eventually f succeeds. Tests wait for what must come, and never for time to pass.
+func Eventually(t testing.TB, what string, f func() error) {
+	t.Helper()
+	var err error
+	for range 1200 {
+		if err = f(); err == nil {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Fatalf("%s: a minute later still %v", what, err)
+}
+
+// Unique name, so that tests do not meet in the API server.
+func Unique(prefix string) string { return fmt.Sprintf("%s-%08x", prefix, rand.Uint32()) }
+
+// RemoveLeases of a network at the end of the test.
+func RemoveLeases(t testing.TB, leases *v1alpha1.LeaseClient, network string) {
+	t.Cleanup(func() {
+		list, err := leases.List(context.Background(), metav1.ListOptions{FieldSelector: "spec.network=" + network})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		for _, l := range list.Items {
+			if err := leases.Delete(context.Background(), l.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// Faults between a client and the API server.
+type Faults struct {
+	mu   sync.Mutex
+	do   map[string]Fault
+	gate chan struct{} // nil: watches flow
+}
+
+// Fault of one kind of request.
+type Fault int
+
+// What may go wrong.
+const (
+	None   Fault = iota
+	Lost         // the server carries it out, the answer is lost
+	Cut          // the server never sees it
+	Broken       // 500
+	Denied       // 403
+)
+
+// ErrFault is what the client sees of Lost and Cut.
+var ErrFault = errors.New("connection lost, says the test")
+
+// Set what happens to all requests of a method ("POST", "PUT", "GET") from now on.
+func (f *Faults) Set(method string, fault Fault) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.do == nil {
+		f.do = map[string]Fault{}
+	}
+	f.do[method] = fault
+}
+
+// HoldWatches keeps back what watches tell, until the function returned is called.
+func (f *Faults) HoldWatches() (release func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	gate := make(chan struct{})
+	f.gate = gate
+	return sync.OnceFunc(func() { close(gate) })
+}
+
+// Into a client's configuration.
+func (f *Faults) Into(cfg *rest.Config) *rest.Config {
+	cfg = rest.CopyConfig(cfg)
+	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(r *http.Request) (*http.Response, error) {
+			if r.URL.Query().Get("watch") != "" {
+				resp, err := next.RoundTrip(r)
+				if err == nil {
+					resp.Body = &gated{resp.Body, f, r.Context()}
+				}
+				return resp, err
+			}
+			f.mu.Lock()
+			fault := f.do[r.Method]
+			f.mu.Unlock()
+			if !strings.Contains(r.URL.Path, "/ipleases") {
+				fault = None
+			}
+			switch fault {
+			case Cut:
+				return nil, ErrFault
+			case Broken:
+				return status(r, 500, metav1.StatusReasonInternalError), nil
+			case Denied:
+				return status(r, 403, metav1.StatusReasonForbidden), nil
+			}
+			resp, err := next.RoundTrip(r)
+			if fault == Lost && err == nil {
+				resp.Body.Close()
+				return nil, ErrFault
+			}
+			return resp, err
+		})
+	})
+	return cfg
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func status(r *http.Request, code int, reason metav1.StatusReason) *http.Response {
+	body := fmt.Sprintf(`{"kind":"Status","apiVersion":"v1","status":"Failure","message":"says the test","reason":%q,"code":%d}`, reason, code)
+	return &http.Response{StatusCode: code, Status: http.StatusText(code), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: r,
+		Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(bytes.NewReader([]byte(body)))}
+}
+
+// gated holds back the bytes of a watch.
+type gated struct {
+	io.ReadCloser
+	faults *Faults
+	ctx    context.Context
+}
+
+func (g *gated) Read(p []byte) (int, error) {
+	n, err := g.ReadCloser.Read(p)
+	g.faults.mu.Lock()
+	gate := g.faults.gate
+	g.faults.mu.Unlock()
+	if gate != nil {
+		select {
+		case <-gate:
+		case <-g.ctx.Done():
+		}
+	}
+	return n, err
+}
