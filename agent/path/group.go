@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -60,7 +61,7 @@ func (k *kernel) joinGroup(link string, group mac) error {
 }
 
 func (k *kernel) leaveGroup(link string, group mac) error {
-	if err := multicast(unix.SIOCDELMULTI, link, group); err != nil && err != unix.ENOENT {
+	if err := multicast(unix.SIOCDELMULTI, link, group); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("leave group %s: %w", group, err)
 	}
 	return nil
