@@ -1,0 +1,535 @@
+// Package docs has no code, only tests that keep the pages true to the code: what has a name there has it here, and the other way
+// round.
+package docs
+
+import (
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/bpf"
+	"github.com/berthdev/berth/delegate"
+	"github.com/berthdev/berth/ipam"
+	"github.com/berthdev/berth/nad"
+)
+
+const (
+	architecture = "architecture.md"
+	development  = "development.md"
+	operations   = "operations.md"
+	reference    = "reference.md"
+	userGuide    = "user-guide.md"
+	readme       = "../README.md"
+)
+
+var pages = []string{readme, architecture, development, operations, reference, userGuide}
+
+func TestFlags(t *testing.T) {
+	page := read(t, operations)
+	for _, program := range []string{"berth-agent", "berth-controller"} {
+		cmd := exec.Command("go", "run", "./cmd/"+program, "--help")
+		cmd.Dir = ".."
+		cmd.Env = append(os.Environ(), "NODE_NAME=", "POD_NAMESPACE=")
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%s --help: %v", program, err)
+		}
+		_, flags, _ := strings.Cut(string(out), "\nFlags:\n")
+		flags, _, _ = strings.Cut(flags, "\n\n")
+		if flags = strings.TrimSpace(flags); flags == "" || !strings.Contains(page, flags) {
+			t.Errorf("%s does not have the flags of %s as its --help prints them:\n%s", operations, program, flags)
+		}
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	name := regexp.MustCompile(`\bberth_[a-z_]+`)
+	same(t, operations+", metrics", all(name, source(t, "../agent", "../controller")), all(name, section(t, operations, "Metrics")))
+}
+
+func TestVerdicts(t *testing.T) {
+	listed := map[string]bool{}
+	for _, row := range table(section(t, operations, "Verdicts")) {
+		for _, name := range all(regexp.MustCompile("`([a-z0-9_]+)`"), row[0]) {
+			listed[name] = true
+		}
+	}
+	same(t, operations+", verdicts", bpf.Reasons(), slices.Collect(maps.Keys(listed)))
+}
+
+func TestEventReasons(t *testing.T) {
+	told := regexp.MustCompile(`\.(?:warn|report)\([^"\n]*"([A-Z]\w+)"`)
+	in := all(told, source(t, "../agent"))
+	in = append(in, all(regexp.MustCompile(`pod(?:Gone|Replaced|Finished)\s+= "(\w+)"`), source(t, "../controller"))...)
+	for _, r := range all(regexp.MustCompile(`reason\w+\s+= "(\w+)"`), source(t, "../controller")) {
+		switch r {
+		case "Disabled", "WaitsForLeases", "Unknown": // somebody's wish, and nobody's news
+		default:
+			in = append(in, r)
+		}
+	}
+	var listed []string
+	for _, row := range table(section(t, operations, "Events")) {
+		listed = append(listed, all(regexp.MustCompile("`(\\w+)`"), row[2])...)
+	}
+	same(t, operations+", events", in, listed)
+}
+
+func TestConditions(t *testing.T) {
+	var listed []string
+	for _, row := range table(section(t, operations, "Conditions")) {
+		listed = append(listed, all(regexp.MustCompile("`(\\w+)`"), row[2])...)
+	}
+	in := all(regexp.MustCompile(`reason\w+\s+= "(\w+)"`), source(t, "../controller"))
+	in = slices.DeleteFunc(in, func(r string) bool { return r == "Unknown" }) // below the table
+	same(t, operations+", conditions", in, listed)
+}
+
+func TestReasonsOfMetrics(t *testing.T) {
+	page := section(t, operations, "Metrics")
+	for _, r := range all(regexp.MustCompile(`\t(?:no|pod|node)[A-Z]\w+\s+= "(\w+)"`), source(t, "../controller")) {
+		if !strings.Contains(page, "`"+r+"`") {
+			t.Errorf("%s does not have the reason %s of a GC metric", operations, r)
+		}
+	}
+}
+
+func TestSysctls(t *testing.T) {
+	page := section(t, operations, "What changes on a node")
+	code := source(t, "../agent/path")
+	for _, key := range append(all(regexp.MustCompile(`v[46] \+ "(\w+)"`), code), "ip_forward", "accept_ra", "optimistic_dad", "use_optimistic") {
+		if !strings.Contains(page, key) {
+			t.Errorf("%s does not have the sysctl %s", operations, key)
+		}
+	}
+}
+
+func TestAnnotationsAndLabels(t *testing.T) {
+	key := regexp.MustCompile(`"((?:berth\.dev|ipam\.spidernet\.io)/[a-z0-9-]+)"`)
+	in := all(key, source(t, "../agent", "../api", "../controller", "../delegate", "../nad", "../ipam"))
+	var listed []string
+	for _, s := range []string{"Annotations", "Labels and finalizers"} {
+		listed = append(listed, all(regexp.MustCompile("`((?:berth\\.dev|ipam\\.spidernet\\.io)/[a-z0-9-]+)`"), section(t, reference, s))...)
+	}
+	same(t, reference+", annotations and labels", in, listed)
+}
+
+func TestIPAMKeys(t *testing.T) {
+	_, set, _ := strings.Cut(source(t, "../delegate"), "func (ipam *IPAM) set(")
+	set, _, _ = strings.Cut(set, "\n}\n")
+	var in, listed []string
+	for _, line := range all(regexp.MustCompile(`(?m)^\tcase (".*):$`), set) {
+		in = append(in, all(regexp.MustCompile(`"(\w+)"`), line)...)
+	}
+	for _, row := range table(section(t, reference, "The ipam section")) {
+		listed = append(listed, all(regexp.MustCompile("`(\\w+)`"), row[0])...)
+	}
+	same(t, reference+", ipam section", in, listed)
+}
+
+// cniCodes are those of package types that Berth uses.
+var cniCodes = map[string]uint{
+	"ErrDecodingFailure": types.ErrDecodingFailure, "ErrInternal": types.ErrInternal,
+	"ErrInvalidNetworkConfig": types.ErrInvalidNetworkConfig, "ErrTryAgainLater": types.ErrTryAgainLater,
+}
+
+func TestErrorCodes(t *testing.T) {
+	code := source(t, "../delegate", "../agent")
+	in := all(regexp.MustCompile(`Code\w+\s+uint\s+= (\d+)`), code)
+	for _, name := range all(regexp.MustCompile(`types\.(Err[A-Z]\w+)`), code) {
+		n, ok := cniCodes[name]
+		if !ok {
+			t.Errorf("types.%s is new: add it to cniCodes, and to %s", name, reference)
+		}
+		in = append(in, fmt.Sprint(n))
+	}
+	var listed []string
+	for _, row := range table(section(t, reference, "Error codes")) {
+		listed = append(listed, row[0])
+	}
+	same(t, reference+", error codes", in, listed)
+}
+
+func TestSocketContract(t *testing.T) {
+	name := regexp.MustCompile(`"(/v1/[a-z]+)"`)
+	same(t, reference+", socket contract", all(name, source(t, "../delegate")), all(regexp.MustCompile("`(/v1/[a-z]+)`"), section(t, reference, "Socket contract")))
+}
+
+// TestFields: each field of the CRDs is in its section as `field`, and each printer column by its name.
+func TestFields(t *testing.T) {
+	for kind, s := range map[string]string{"ippools": "IPPool", "ipleases": "IPLease"} {
+		var crd apiextensions.CustomResourceDefinition
+		if err := yaml.Unmarshal([]byte(read(t, "../api/v1alpha1/crds/berth.dev_"+kind+".yaml")), &crd); err != nil {
+			t.Fatal(err)
+		}
+		page := section(t, reference, s)
+		version := crd.Spec.Versions[0]
+		for _, part := range []string{"spec", "status"} {
+			fields(version.Schema.OpenAPIV3Schema.Properties[part], func(name string) {
+				if !regexp.MustCompile("`(?:[\\w\\[\\]]+\\.)*" + name + "`").MatchString(page) {
+					t.Errorf("%s, %s: no field `%s`, which %s has", reference, s, name, part)
+				}
+			})
+		}
+		for _, c := range version.AdditionalPrinterColumns {
+			if !strings.Contains(page, c.Name) {
+				t.Errorf("%s, %s: no column %s", reference, s, c.Name)
+			}
+		}
+		for _, f := range version.SelectableFields {
+			if !strings.Contains(page, "`"+strings.TrimPrefix(f.JSONPath, ".")+"`") {
+				t.Errorf("%s, %s: no field selector %s", reference, s, f.JSONPath)
+			}
+		}
+	}
+}
+
+func fields(p apiextensions.JSONSchemaProps, found func(string)) {
+	if p.Items != nil && p.Items.Schema != nil {
+		fields(*p.Items.Schema, found)
+	}
+	for name, sub := range p.Properties {
+		found(name)
+		fields(sub, found)
+	}
+}
+
+func TestMakeTargets(t *testing.T) {
+	makefile := read(t, "../Makefile")
+	targets := all(regexp.MustCompile(`(?m)^([a-z][a-z0-9-]*):.*## `), makefile)
+	var listed []string
+	for _, row := range table(section(t, development, "Build and test")) {
+		listed = append(listed, all(regexp.MustCompile("^`make ([a-z0-9-]+)`"), row[0])...)
+	}
+	same(t, development+", make targets", targets, listed)
+	for _, page := range pages {
+		for _, target := range all(regexp.MustCompile("(?m)(?:`|^)make ([a-z0-9-]+)"), read(t, page)) {
+			if !slices.Contains(targets, target) {
+				t.Errorf("%s: make %s is no target", page, target)
+			}
+		}
+	}
+}
+
+// TestMessages: each part of a message in troubleshooting that is not … stands in the code.
+func TestMessages(t *testing.T) {
+	code := source(t, "../agent", "../bpf", "../controller", "../delegate", "../ipam", "../nad")
+	code = regexp.MustCompile("(?:\"|`)\\s*\\+\\s*(?:\"|`)").ReplaceAllString(code, "") // strings in two halves
+	code = strings.ReplaceAll(code, `\"`, `"`)
+	_, after, _ := strings.Cut(read(t, userGuide), "\n## Troubleshooting\n")
+	n := 0
+	for _, row := range table(after) {
+		for _, message := range all(regexp.MustCompile("`([^`]+)`"), row[0]) {
+			for part := range strings.SplitSeq(message, " …") {
+				part = strings.TrimPrefix(strings.TrimLeft(part, " ,;:"), "… ")
+				if len(part) < 4 {
+					continue
+				}
+				n++
+				if !strings.Contains(code, part) {
+					t.Errorf("%s: message %q: %q is nowhere in the code", userGuide, message, part)
+				}
+			}
+		}
+	}
+	if n < 50 {
+		t.Errorf("only %d parts of messages found", n)
+	}
+}
+
+// TestExamples: what can be applied is right.
+func TestExamples(t *testing.T) {
+	pools := 0
+	for _, page := range pages {
+		for _, block := range all(regexp.MustCompile("(?s)\n```yaml\n(.*?)```"), read(t, page)) {
+			for doc := range strings.SplitSeq(block, "\n---\n") {
+				pools += example(t, page, doc)
+			}
+		}
+	}
+	if pools < 3 {
+		t.Errorf("only %d pools found", pools)
+	}
+}
+
+func example(t *testing.T, page, doc string) (pools int) {
+	t.Helper()
+	var kind struct{ Kind string }
+	if yaml.Unmarshal([]byte(doc), &kind) != nil || kind.Kind == "" { // annotations, line by line
+		for line := range strings.SplitSeq(doc, "\n") {
+			annotation(t, page, line)
+		}
+		return 0
+	}
+	var err error
+	switch kind.Kind {
+	case "IPPool":
+		var p v1alpha1.IPPool
+		if err = yaml.UnmarshalStrict([]byte(doc), &p); err == nil {
+			_, err = ipam.Compile(&p)
+		}
+		pools = 1
+	case "IPLease":
+		var l v1alpha1.IPLease
+		if err = yaml.UnmarshalStrict([]byte(doc), &l); err == nil {
+			if want := ipam.LeaseName(l.Spec.Network, netip.MustParseAddr(l.Spec.Address)); l.Name != want {
+				err = fmt.Errorf("lease is named %s, want %s", l.Name, want)
+			}
+		}
+	case "NetworkAttachmentDefinition":
+		var n struct{ Spec struct{ Config string } }
+		if err = yaml.Unmarshal([]byte(doc), &n); err == nil {
+			_, err = delegate.ParseConfig([]byte(n.Spec.Config))
+		}
+	case "Pod":
+		var p corev1.Pod
+		if err = yaml.UnmarshalStrict([]byte(doc), &p); err == nil {
+			_, _, err = nad.Resolve(nad.Input{PodAnnotations: p.Annotations, Namespace: p.Namespace, IfName: "eth0"})
+		}
+	default:
+		err = fmt.Errorf("kind %s is not checked", kind.Kind)
+	}
+	if err != nil {
+		t.Errorf("%s: %v\n%s", page, err, doc)
+	}
+	return pools
+}
+
+// annotation that stands alone, on a pod with the networks that the pages speak of.
+func annotation(t *testing.T, page, line string) {
+	t.Helper()
+	var one map[string]string
+	if yaml.Unmarshal([]byte(line), &one) != nil || len(one) == 0 {
+		return
+	}
+	pod := map[string]string{"k8s.v1.cni.cncf.io/networks": "underlay, store"}
+	maps.Copy(pod, one)
+	if _, _, err := nad.Resolve(nad.Input{PodAnnotations: pod, Namespace: "demo", IfName: "eth0"}); err != nil {
+		t.Errorf("%s: %q: %v", page, line, err)
+	}
+}
+
+// TestIPAMExamples: the ipam sections in JSON.
+func TestIPAMExamples(t *testing.T) {
+	for _, page := range pages {
+		for _, section := range all(regexp.MustCompile(`(?m)^(\{"type": "berth".*\})$`), read(t, page)) {
+			conf, _ := json.Marshal(map[string]any{"cniVersion": "1.0.0", "name": "n", "type": "macvlan", "ipam": json.RawMessage(section)})
+			if _, err := delegate.ParseConfig(conf); err != nil {
+				t.Errorf("%s: %v", page, err)
+			}
+		}
+	}
+}
+
+// TestModules: the picture of the modules is what imports what.
+func TestModules(t *testing.T) {
+	var drawn []string
+	names := map[string]string{}
+	picture := section(t, architecture, "Modules")
+	for _, m := range regexp.MustCompile(`([\w-]+)\["([\w/-]+)"\]`).FindAllStringSubmatch(picture, -1) {
+		names[m[1]] = m[2]
+	}
+	name := func(id string) string {
+		if n, ok := names[id]; ok {
+			return n
+		}
+		return id
+	}
+	for _, m := range regexp.MustCompile(`(?m)^ +([\w-]+)(?:\[.*\])? --> ([\w-]+)`).FindAllStringSubmatch(picture, -1) {
+		drawn = append(drawn, name(m[1])+" → "+name(m[2]))
+	}
+	const module = "github.com/berthdev/berth/"
+	cmd := exec.Command("go", "list", "-f", `{{range .Imports}}{{$.ImportPath}} {{.}}{{"\n"}}{{end}}`, "./...")
+	cmd.Dir = ".."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var imports []string
+	for line := range strings.Lines(string(out)) {
+		f := strings.Fields(line)
+		if len(f) == 2 && strings.HasPrefix(f[1], module) && !strings.HasPrefix(f[0], module+"tests/") {
+			imports = append(imports, strings.TrimPrefix(f[0], module)+" → "+strings.TrimPrefix(f[1], module))
+		}
+	}
+	same(t, architecture+", modules", imports, drawn)
+}
+
+// TestNames: tests and files of the repository that the pages name exist.
+func TestNames(t *testing.T) {
+	tests := map[string]bool{}
+	for _, name := range all(regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`), goFiles(t, true, "..")) {
+		tests[name] = true
+	}
+	file := regexp.MustCompile("`((?:agent|api|bpf|cmd|controller|delegate|deploy|docs|ipam|nad|scripts|tests|tools)/[\\w./-]*)`")
+	for _, page := range pages {
+		text := read(t, page)
+		for _, name := range all(regexp.MustCompile("`(Test\\w+)`"), text) {
+			if !tests[name] {
+				t.Errorf("%s: there is no test %s", page, name)
+			}
+		}
+		for _, path := range all(file, text) {
+			if _, err := os.Stat(filepath.Join("..", path)); err != nil {
+				t.Errorf("%s: %v", page, err)
+			}
+		}
+	}
+}
+
+// TestLinks: each relative link leads to a file, and each anchor to a heading of it.
+func TestLinks(t *testing.T) {
+	for _, page := range pages {
+		for _, target := range all(regexp.MustCompile(`\]\(([^)]+)\)`), withoutCode(read(t, page))) {
+			if strings.Contains(target, "://") {
+				continue
+			}
+			path, anchor, _ := strings.Cut(target, "#")
+			to := page
+			if path != "" {
+				to = filepath.Join(filepath.Dir(page), path)
+			}
+			if _, err := os.Stat(to); err != nil {
+				t.Errorf("%s: link %s: %v", page, target, err)
+				continue
+			}
+			if anchor != "" && !slices.Contains(anchors(read(t, to)), anchor) {
+				t.Errorf("%s: link %s: no such heading", page, target)
+			}
+		}
+	}
+}
+
+// anchors of the headings, as GitHub makes them.
+func anchors(text string) (out []string) {
+	for _, h := range all(regexp.MustCompile(`(?m)^#+ (.*)$`), withoutCode(text)) {
+		h = regexp.MustCompile(`[^\w\- ]`).ReplaceAllString(strings.ToLower(h), "")
+		out = append(out, strings.ReplaceAll(h, " ", "-"))
+	}
+	return out
+}
+
+func withoutCode(text string) string {
+	return regexp.MustCompile("(?sm)^```.*?^```").ReplaceAllString(text, "")
+}
+
+// section of a page: from its heading to the next of the same or a higher rank.
+func section(t *testing.T, page, heading string) string {
+	t.Helper()
+	rank := 0
+	var b strings.Builder
+	for line := range strings.Lines(read(t, page)) {
+		if hashes, text, ok := strings.Cut(strings.TrimSpace(line), " "); ok && hashes != "" && strings.Trim(hashes, "#") == "" {
+			switch {
+			case rank == 0 && text == heading:
+				rank = len(hashes)
+			case rank > 0 && len(hashes) <= rank:
+				return b.String()
+			}
+		}
+		if rank > 0 {
+			b.WriteString(line)
+		}
+	}
+	if rank == 0 {
+		t.Fatalf("%s has no section %q", page, heading)
+	}
+	return b.String()
+}
+
+// table gives the cells of all rows of the tables in a text.
+func table(text string) (rows [][]string) {
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if !strings.HasPrefix(line, "|") || strings.HasPrefix(line, "|---") {
+			continue
+		}
+		cells := strings.Split(strings.Trim(line, "|"), "|")
+		for i := range cells {
+			cells[i] = strings.TrimSpace(cells[i])
+		}
+		if regexp.MustCompile(`^[a-z ]*$`).MatchString(strings.Join(cells, "")) {
+			continue // head
+		}
+		rows = append(rows, cells)
+	}
+	return rows
+}
+
+// all matches, of the first group if there is one.
+func all(re *regexp.Regexp, text string) (out []string) {
+	for _, m := range re.FindAllStringSubmatch(text, -1) {
+		out = append(out, m[len(m)-1])
+	}
+	return out
+}
+
+// same compares two sets of names.
+func same(t *testing.T, what string, code, page []string) {
+	t.Helper()
+	clean := func(list []string) []string {
+		list = slices.Sorted(slices.Values(list))
+		return slices.Compact(list)
+	}
+	if len(code) == 0 {
+		t.Errorf("%s: nothing found in the code", what)
+	}
+	if diff := cmp.Diff(clean(code), clean(page)); diff != "" {
+		t.Errorf("%s: -code +page\n%s", what, diff)
+	}
+}
+
+func read(t *testing.T, page string) string {
+	t.Helper()
+	b, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// source is the text of all Go files below, tests left out.
+func source(t *testing.T, dirs ...string) string {
+	t.Helper()
+	return goFiles(t, false, dirs...)
+}
+
+func goFiles(t *testing.T, tests bool, dirs ...string) string {
+	t.Helper()
+	var b strings.Builder
+	for _, dir := range dirs {
+		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			switch {
+			case err != nil:
+				return err
+			case d.IsDir() && d.Name() != ".." && strings.HasPrefix(d.Name(), "."):
+				return fs.SkipDir
+			case d.IsDir() || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") != tests:
+				return nil
+			}
+			text, err := os.ReadFile(path)
+			b.Write(text)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return b.String()
+}
