@@ -5,7 +5,6 @@ package store
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -21,6 +20,8 @@ import (
 	"github.com/berthdev/berth/ipam"
 	"github.com/berthdev/berth/ipam/store/apitest"
 )
+
+var discard = slog.New(slog.DiscardHandler)
 
 // world is one network in a real API server.
 type world struct {
@@ -75,7 +76,7 @@ func (w *world) store(node string, faults *apitest.Faults, pools ...*ipam.Pool) 
 	if err != nil {
 		w.Fatal(err)
 	}
-	s := New(leases, node, func() {}, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	s := New(leases, node, func() {}, discard)
 	w.follow(s, pools...)
 	return s
 }
