@@ -94,7 +94,7 @@ func (d *demo) up(ctx context.Context) error {
 func (d *demo) closer(ctx context.Context) {
 	say("\n%s. The cluster as it is:", bold("Not so"))
 	_ = kubectl(ctx, "get pods -A -o wide")
-	_ = kubectl(ctx, "-n demo get events --field-selector type=Warning,reason!=Unhealthy --sort-by .lastTimestamp | tail -n 6")
+	_ = kubectl(ctx, "-n demo get events --field-selector involvedObject.kind=Pod,type=Warning,reason!=Unhealthy --sort-by .lastTimestamp | tail -n 6")
 	say("\nTo look closer (the cluster stays up until make demo-down):\n")
 	d.hints(
 		"kubectl get ippools,ipleases -o wide",

@@ -145,7 +145,7 @@ func (d *demo) bothNodes(ctx context.Context, from pod, service, flag string) (r
 func (d *demo) packets(ctx context.Context, node, verdict string) (sum int, err error) {
 	out, err := d.onNode(ctx, node, "testapp", "get", "http://127.0.0.1:9641/metrics")
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("berth-agent of %s does not answer: %w", node, err)
 	}
 	for line := range strings.Lines(out) {
 		if strings.HasPrefix(line, `berth_path_packets_total{verdict="`+verdict+`"`) {
