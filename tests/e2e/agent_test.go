@@ -112,8 +112,8 @@ func TestAgentAway(t *testing.T) {
 	stays := s.start("stays", onNode(nodeA), s.firstOf(pool), probed)
 	forced := s.start("forced", onNode(nodeA), s.firstOf(pool))
 	kept, _ := s.boundTo(stays, "eth0")
-	s.serve("stays", map[string]string{"app": "stays"})
-	s.reach(stays, "get -timeout 3s http://stays")
+	s.serve("web", map[string]string{"app": "stays"})
+	s.reach(stays, "get -timeout 3s http://web")
 
 	restore := withoutAgent(t, nodeA)
 	defer restore()
@@ -126,7 +126,7 @@ func TestAgentAway(t *testing.T) {
 			t.Errorf("%s without an agent: %v %s, want code %d and the socket", verb, err, out, code)
 		}
 	}
-	s.reach(stays, "get -timeout 3s http://stays") // the path needs no agent
+	s.reach(stays, "get -timeout 3s http://web") // the path needs no agent
 
 	eventually(t, crowd, "the controller has collected the leases of a pod deleted by force", func(context.Context) error {
 		for a, l := range s.bound() {
@@ -196,8 +196,8 @@ func TestAPIAway(t *testing.T) {
 	pool := s.pool("pool", s.ranges("a", 1, 50), nodesOf("a"))
 	stays := s.start("stays", onNode(nodeA), s.firstOf(pool))
 	goes := s.start("goes", onNode(nodeA), s.firstOf(pool))
-	s.serve("stays", map[string]string{"app": "stays"})
-	s.reach(stays, "get -timeout 3s http://stays")
+	s.serve("web", map[string]string{"app": "stays"})
+	s.reach(stays, "get -timeout 3s http://web")
 
 	// The agent calls the API by its Service, kubelet and Multus by its address: so only the agent is cut off.
 	const table = "berth_e2e_cut"
@@ -212,7 +212,7 @@ END`
 	waits := s.pod("waits", onNode(nodeA), s.firstOf(pool))
 	must(t, on.Delete(t.Context(), goes))
 	s.event(waits, "FailedCreatePodSandBox", "the Kubernetes API is not available")
-	s.reach(stays, "get -timeout 3s http://stays")
+	s.reach(stays, "get -timeout 3s http://web")
 	eventually(t, patience, "the sandbox of a deleted pod cannot go", func(ctx context.Context) error {
 		if !exists(ctx, goes) {
 			t.Fatal("a pod is gone though its lease could not be released")

@@ -34,7 +34,7 @@ func TestBadInput(t *testing.T) {
 	}{
 		{"unknown-pool", []podOption{secondOf("nowhere")}, "", []string{`pool "nowhere" does not exist`}},
 		{"no-match", []podOption{secondOf("nowhere-*")}, "", []string{`no pool matches "nowhere-*"`}},
-		{"malformed", []podOption{secondOf(`{"ipv4":[`)}, "", []string{"pod annotation " + ippool, `{"ipv4":[`}},
+		{"malformed", []podOption{secondOf(`{"ipv4":[`)}, "", []string{"pod annotation " + ippool, `{\"ipv4\":[`}},
 		{"malformed-by-interface", []podOption{secondOf(), note(ippools, `net1:`+pool)}, "", []string{"pod annotation " + ippools, "net1:"}},
 		{"empty-pool", []podOption{secondOf("")}, "", []string{"pod annotation " + ippool}},
 		{"no-interface", []podOption{secondOf(pool), note(ippools, "net7="+pool)}, "", []string{"net7", "the pod has eth0, net1"}},

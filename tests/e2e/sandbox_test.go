@@ -59,8 +59,8 @@ func TestSandboxAnew(t *testing.T) {
 					t.Fatalf("a late DEL of the old sandbox has changed the leases:\n%+v\n%+v", leases, after)
 				}
 			}
-			s.serve(tt.name, map[string]string{"app": tt.name})
-			s.reach(p, "get -timeout 3s http://"+tt.name)
+			s.serve("web-"+tt.name, map[string]string{"app": tt.name})
+			s.reach(p, "get -timeout 3s http://web-"+tt.name)
 		})
 	}
 }
