@@ -185,24 +185,21 @@ func (t *transaction) run(ctx context.Context, plan [][]ipam.Option) error {
 func (t *transaction) serve(ctx context.Context, o ipam.Option) error {
 	got := make([]*v1alpha1.IPLease, len(o.Picks))
 	isNew := make([]bool, len(o.Picks))
-	var g errgroup.Group // without its context: one failure must not leave the other's write in doubt
-	for i, pick := range o.Picks {
-		g.Go(t.caught(func() (err error) {
-			if got[i], err = t.keepOwn(ctx, o.Pool, pick); err != nil || got[i] != nil {
-				return err
-			}
-			if o.Refused != "" {
-				return fmt.Errorf("%w: pool %q %s, and the interface has lost the address that it held of it", ipam.ErrNoPool, o.Pool.Name, o.Refused)
-			}
-			if err = t.Agent.pools.wait(ctx, o.Pool); err != nil {
-				return err
-			}
-			got[i], err = t.store.Claim(ctx, o.Pool, pick, t.holder)
-			isNew[i] = got[i] != nil
+	err := t.sideBySide(len(o.Picks), func(i int) (err error) {
+		pick := o.Picks[i]
+		if got[i], err = t.keepOwn(ctx, o.Pool, pick); err != nil || got[i] != nil {
 			return err
-		}))
-	}
-	err := g.Wait()
+		}
+		if o.Refused != "" {
+			return fmt.Errorf("%w: pool %q %s, and the interface has lost the address that it held of it", ipam.ErrNoPool, o.Pool.Name, o.Refused)
+		}
+		if err = t.Agent.pools.wait(ctx, o.Pool); err != nil {
+			return err
+		}
+		got[i], err = t.store.Claim(ctx, o.Pool, pick, t.holder)
+		isNew[i] = got[i] != nil
+		return err
+	})
 	var claimed []*v1alpha1.IPLease
 	for i, l := range got {
 		if isNew[i] {
@@ -270,11 +267,24 @@ func all(errs []error) error {
 func (a *Agent) release(ctx context.Context, leases []*v1alpha1.IPLease) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
+	return a.sideBySide(len(leases), func(i int) error { return a.store.Release(ctx, leases[i]) })
+}
+
+// sideBySide does n writes at once, and waits for all: one failure must not leave another write in doubt. The last, which is mostly
+// the only one, needs no goroutine of its own, nor to grow its stack.
+func (a *Agent) sideBySide(n int, write func(i int) error) error {
 	var g errgroup.Group
-	for _, l := range leases {
-		g.Go(a.caught(func() error { return a.store.Release(ctx, l) }))
+	for i := range n - 1 {
+		g.Go(a.caught(func() error { return write(i) }))
 	}
-	return g.Wait()
+	var err error
+	if n > 0 {
+		err = a.caught(func() error { return write(n - 1) })()
+	}
+	if first := g.Wait(); first != nil {
+		return first
+	}
+	return err
 }
 
 // steers says whether the interface gets the routes of the service path: as the pod or its network asks, else as the pools do.
