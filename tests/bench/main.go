@@ -107,7 +107,7 @@ func parse(args []string) (options, error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.StringVar(&only, "only", strings.Join(parts, ","), "parts to run")
 	f.IntVar(&o.adds, "adds", 240, "ADDs and DELs of each contender")
-	f.IntVar(&o.pairs, "pairs", 7, "pairs of each measurement of the path")
+	f.IntVar(&o.pairs, "pairs", 15, "pairs of each measurement of the path")
 	f.IntVar(&o.starts, "starts", 300, "starts of each program")
 	f.DurationVar(&o.pause, "pause", 2*time.Millisecond, "between two calls, so that one does not pay for the other's aftermath")
 	f.StringVar(&o.out, "o", "dist/bench.jsonl", "file for the results")

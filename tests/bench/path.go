@@ -19,10 +19,10 @@ var probes = []struct {
 	port              string
 	args              []string // of testapp; none for crrCommand
 }{
-	{"tcp_rr", "round trips/s", "perSecond", "8082", []string{"bench-rr", "-n", "6000"}},
-	{"udp_rr", "round trips/s", "perSecond", "8081", []string{"bench-rr", "-n", "6000", "--udp"}},
+	{"tcp_rr", "round trips/s", "perSecond", "8082", []string{"bench-rr", "-n", "4000"}},
+	{"udp_rr", "round trips/s", "perSecond", "8081", []string{"bench-rr", "-n", "4000", "--udp"}},
 	{"tcp_crr", "connections/s", "perSecond", "8082", nil},
-	{"tcp_stream", "Gbit/s", "gbps", "8083", []string{"bench-stream", "-t", "700ms"}},
+	{"tcp_stream", "Gbit/s", "gbps", "8083", []string{"bench-stream", "-t", "500ms"}},
 }
 
 // measurePath compares what a pod gets from a server by its ClusterIP, through vmac and the node, with what it gets by the server's
