@@ -380,7 +380,7 @@ func TestNames(t *testing.T) {
 	file := regexp.MustCompile("`((?:agent|api|bpf|cmd|controller|delegate|deploy|docs|ipam|nad|scripts|tests|tools)/[\\w./-]*)`")
 	for _, page := range pages {
 		text := read(t, page)
-		for _, name := range all(regexp.MustCompile("`(Test\\w+)`"), text) {
+		for _, name := range all(regexp.MustCompile(`\b((?:Test|Fuzz)[A-Z]\w+)`), text) {
 			if !tests[name] {
 				t.Errorf("%s: there is no test %s", page, name)
 			}
