@@ -42,6 +42,7 @@ type Config struct {
 type servicePath interface {
 	Run(context.Context) error
 	SetPrefixes(path.Prefixes)
+	SetMultihomed([]netip.Addr)
 	Attach(context.Context, ...path.Endpoint) error
 	Detach(context.Context, ...path.Endpoint) error
 	Sync(context.Context, []path.Endpoint) error
@@ -69,6 +70,10 @@ type Agent struct {
 
 // New agent for the API server that kube names.
 func New(cfg Config, kube *rest.Config, log *slog.Logger) (*Agent, error) {
+	return newAgent(cfg, kube, path.New(path.Config{NodeName: cfg.NodeName, PinDir: cfg.PinDir, Idle: time.Minute}, log), log)
+}
+
+func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*Agent, error) {
 	kube = rest.CopyConfig(kube)
 	kube.QPS = -1 // the API server's own flow control decides; a client-side limit only delays bursts of pods
 	kube.UserAgent = "berth-agent"
@@ -84,7 +89,7 @@ func New(cfg Config, kube *rest.Config, log *slog.Logger) (*Agent, error) {
 	a := &Agent{
 		cfg:         cfg,
 		log:         log,
-		path:        path.New(path.Config{NodeName: cfg.NodeName, PinDir: cfg.PinDir, Idle: time.Minute}, log),
+		path:        p,
 		events:      broadcaster.NewRecorder(scheme.Scheme, "berth-agent"),
 		startEvents: broadcaster.StartRecordingToSinkWithContext,
 		suspect:     newSuspects(),
@@ -130,9 +135,11 @@ func (a *Agent) start(ctx context.Context) error {
 	if err := a.network.start(ctx); err != nil {
 		return err
 	}
-	if err := retry(ctx, a.log, "bring the service path in step", func() error {
-		return a.path.Sync(ctx, endpoints(a.store.Bound()...))
-	}); err != nil {
+	if err := a.path.Sync(ctx, endpoints(a.store.Bound()...)); err != nil {
+		// One parent that is gone must not keep the others' pods waiting; Run goes on trying.
+		a.log.Error("service path not complete", "err", err)
+	}
+	if err := a.followMultihomed(); err != nil {
 		return err
 	}
 	if err := a.installPlugin(); err != nil {

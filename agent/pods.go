@@ -47,13 +47,13 @@ func newPods(client kubernetes.Interface, node string) *pods {
 	}
 }
 
-// trim what is not read here: of a pod, all but its metadata, its phase and node.
+// trim what is not read here: of a pod, all but its metadata, its phase, node and addresses.
 func trim(o any) (any, error) {
 	switch o := o.(type) {
 	case *corev1.Pod:
 		o.ManagedFields = nil
 		o.Spec = corev1.PodSpec{NodeName: o.Spec.NodeName}
-		o.Status = corev1.PodStatus{Phase: o.Status.Phase}
+		o.Status = corev1.PodStatus{Phase: o.Status.Phase, PodIPs: o.Status.PodIPs}
 	case *corev1.Node:
 		o.ManagedFields = nil
 		o.Status = corev1.NodeStatus{}

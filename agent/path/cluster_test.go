@@ -154,7 +154,13 @@ func (p *pod) endpoints() (eps []Endpoint) {
 
 func (n *node) pod(i int) *pod {
 	n.t.Helper()
-	p := &pod{NS: namespace(n.t), addrs: []netip.Addr{addr("10.6.%d.%d", n.n, i), addr("2001:db8:6:0:%d::%d", n.n, i)}}
+	return n.macvlan(namespace(n.t), i)
+}
+
+// macvlan gives a namespace the interface of a pod.
+func (n *node) macvlan(ns *netns.NS, i int) *pod {
+	n.t.Helper()
+	p := &pod{NS: ns, addrs: []netip.Addr{addr("10.6.%d.%d", n.n, i), addr("2001:db8:6:0:%d::%d", n.n, i)}}
 	n.Do(func() {
 		parent, err := netlink.LinkByName("eth0")
 		if err != nil {

@@ -254,7 +254,7 @@ func TestExpectedTable(t *testing.T) {
 			t.Errorf("no difference to %+v", other)
 		}
 	}
-	if rules := (ruleset{vmacs: []string{"vmac2"}}).postrouting(&nftables.Set{}); len(rules) != 1 {
+	if rules := (ruleset{vmacs: []string{"vmac2"}}).postrouting(&nftables.Set{}, nil); len(rules) != 1 {
 		t.Errorf("%d rules without local pods", len(rules))
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/google/nftables"
@@ -67,6 +68,18 @@ func addTable(conn *nftables.Conn, want ruleset) error {
 	if err := conn.AddSet(vmacs, elements); err != nil {
 		return err
 	}
+	multihomed := want.multihomedSets(t)
+	for is4, set := range multihomed {
+		var elements []nftables.SetElement
+		for _, a := range want.multihomed {
+			if a.Is4() == is4 {
+				elements = append(elements, nftables.SetElement{Key: a.AsSlice()})
+			}
+		}
+		if err := conn.AddSet(set, elements); err != nil {
+			return err
+		}
+	}
 	add := func(chain *nftables.Chain, rules []rule) {
 		conn.AddChain(chain)
 		for _, r := range rules {
@@ -74,19 +87,21 @@ func addTable(conn *nftables.Conn, want ruleset) error {
 				UserData: userdata.AppendString(nil, userdata.TypeComment, r.comment)})
 		}
 	}
-	add(postroutingChain(t), want.postrouting(vmacs))
+	add(postroutingChain(t), want.postrouting(vmacs, multihomed))
 	add(outputChain(t), want.output(vmacs))
 	return nil
 }
 
 // tableState is as much of the table as shows whether someone else has changed it.
 type tableState struct {
-	links               []string // elements of the set
-	postrouting, output []string // comments of the rules
+	links               []string     // elements of the set
+	multihomed          []netip.Addr // elements of the sets
+	postrouting, output []string     // comments of the rules
 }
 
 func (s tableState) equal(o tableState) bool {
-	return slices.Equal(s.links, o.links) && slices.Equal(s.postrouting, o.postrouting) && slices.Equal(s.output, o.output)
+	return slices.Equal(s.links, o.links) && slices.Equal(s.multihomed, o.multihomed) &&
+		slices.Equal(s.postrouting, o.postrouting) && slices.Equal(s.output, o.output)
 }
 
 func expected(want ruleset) (s tableState) {
@@ -94,7 +109,9 @@ func expected(want ruleset) (s tableState) {
 		return s
 	}
 	s.links = slices.Sorted(slices.Values(want.vmacs))
-	for _, r := range want.postrouting(&nftables.Set{}) {
+	s.multihomed = slices.Clone(want.multihomed)
+	slices.SortFunc(s.multihomed, netip.Addr.Compare)
+	for _, r := range want.postrouting(&nftables.Set{}, want.multihomedSets(nil)) {
 		s.postrouting = append(s.postrouting, r.comment)
 	}
 	for _, r := range want.output(&nftables.Set{}) {
@@ -127,8 +144,8 @@ func readTable(conn *nftables.Conn) (s tableState, err error) {
 	if s.output, err = comments(outputChain(t)); err != nil {
 		return s, err
 	}
-	set := vmacSet(t)
-	elements, err := conn.GetSetElements(set)
+	vmacs := vmacSet(t)
+	elements, err := conn.GetSetElements(vmacs)
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return s, err
 	}
@@ -136,6 +153,25 @@ func readTable(conn *nftables.Conn) (s tableState, err error) {
 		s.links = append(s.links, string(bytes.TrimRight(e.Key, "\x00")))
 	}
 	slices.Sort(s.links)
+	sets, err := conn.GetSets(t)
+	if err != nil {
+		return s, err
+	}
+	for _, set := range sets {
+		if set.Name == vmacs.Name {
+			continue
+		}
+		elements, err := conn.GetSetElements(set)
+		if err != nil {
+			return s, err
+		}
+		for _, e := range elements {
+			if a, ok := netip.AddrFromSlice(e.Key); ok {
+				s.multihomed = append(s.multihomed, a)
+			}
+		}
+	}
+	slices.SortFunc(s.multihomed, netip.Addr.Compare)
 	if len(s.links)+len(s.postrouting)+len(s.output) == 0 {
 		s.links = []string{""} // an empty table differs from none
 	}

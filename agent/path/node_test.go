@@ -41,6 +41,7 @@ type request struct {
 	Op        string
 	Endpoints []Endpoint
 	Prefixes  Prefixes
+	Addresses []netip.Addr
 }
 
 type response struct {
@@ -74,6 +75,9 @@ func agentMain(config string) error {
 		switch req.Op {
 		case "prefixes":
 			p.SetPrefixes(req.Prefixes)
+		case "multihomed":
+			p.SetMultihomed(req.Addresses)
+			_, err = p.turn(false)
 		case "run":
 			running.Go(func() {
 				if err := p.Run(ctx); err != nil {

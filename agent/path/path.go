@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -55,17 +56,18 @@ type Path struct {
 	kick chan struct{}            // wakes Run
 	mine atomic.Pointer[interest] // which links' events matter
 
-	mu       sync.Mutex
-	k        *kernel
-	prefixes *Prefixes // nil: not known yet
-	changed  bool      // prefixes changed since the last reconciliation
-	synced   bool      // desired is complete, so that what is not in it may go
-	desired  endpoints
-	vmacs    map[string]*vmac // by parent
-	own      []ownAddress
-	strays   []netlink.Addr // addresses on vmacs
-	watching bool           // own is kept fresh by events
-	warned   string
+	mu         sync.Mutex
+	k          *kernel
+	prefixes   *Prefixes // nil: not known yet
+	changed    bool      // prefixes changed since the last reconciliation
+	synced     bool      // desired is complete, so that what is not in it may go
+	desired    endpoints
+	multihomed []netip.Addr     // sorted
+	vmacs      map[string]*vmac // by parent
+	own        []ownAddress
+	strays     []netlink.Addr // addresses on vmacs
+	watching   bool           // own is kept fresh by events
+	warned     string
 }
 
 // New has no effect on the node.
@@ -83,6 +85,21 @@ func (p *Path) SetPrefixes(prefixes Prefixes) {
 	p.prefixes, p.changed = &clean, true
 	p.mu.Unlock()
 	p.wake()
+}
+
+// SetMultihomed says which addresses are of pods of this node that have a macvlan interface besides the overlay's: those of either
+// interface. See ruleset. Run carries it out.
+func (p *Path) SetMultihomed(addrs []netip.Addr) {
+	addrs = slices.Clone(addrs)
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	addrs = slices.Compact(addrs)
+	p.mu.Lock()
+	same := slices.Equal(p.multihomed, addrs)
+	p.multihomed = addrs
+	p.mu.Unlock()
+	if !same {
+		p.wake()
+	}
 }
 
 // Attach makes the path for these endpoints and returns when it is complete. If it fails, none of them is attached that

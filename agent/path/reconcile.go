@@ -122,7 +122,7 @@ func (p *Path) ensure(parentName string, mend bool) (*vmac, error) {
 
 // translate brings the nftables table up to date.
 func (p *Path) translate() error {
-	want := ruleset{local: p.prefixes.LocalPods}
+	want := ruleset{local: p.prefixes.LocalPods, multihomed: p.multihomed}
 	for _, v := range p.vmacs {
 		want.vmacs = append(want.vmacs, v.name)
 		for _, any := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {

@@ -20,14 +20,20 @@ import (
 //
 //	destination, after the Service's translation | source seen there
 //	overlay pod, this node                       | the client pod's   (its way back is by this node anyway)
+//	the same, with a macvlan interface besides   | this node's        (it would answer by that, past this node)
 //	overlay pod, other node, Service or not      | this node's
 //	macvlan pod, any node, the client included   | this node's
 //	another node or beyond, Service or not       | this node's
 //	this node                                    | the client pod's   (never comes to postrouting)
+//
+// And what a Service sends to a macvlan interface besides, from whichever client, has this node's address: to an overlay
+// client on this node the pod would answer by the overlay, past the translation.
 type ruleset struct {
 	vmacs   []string       // names of our links, not a pattern: a foreign link may be named vmac-something
 	local   []netip.Prefix // pod CIDRs of this node
 	sources []vmacSource   // which address of this node is seen behind each vmac
+	// multihomed are all addresses of this node's pods that have a macvlan interface besides the overlay's.
+	multihomed []netip.Addr
 }
 
 // vmacSource is for what leaves by a vmac, which has no address of its own. Left alone, masquerade would choose some
@@ -42,17 +48,28 @@ func (s vmacSource) compare(o vmacSource) int {
 }
 
 // rulesVersion changes with the rules' meaning, so that an upgraded agent replaces what its predecessor left.
-const rulesVersion = "1"
+const rulesVersion = "2"
 
 type rule struct {
 	comment string // says all that is in the expressions: two rules of one comment are the same rule
 	exprs   []expr.Any
 }
 
-func (r ruleset) postrouting(vmacs *nftables.Set) []rule {
+func (r ruleset) postrouting(vmacs *nftables.Set, multihomed map[bool]*nftables.Set) []rule {
 	var rules []rule
 	add := func(comment string, exprs ...[]expr.Any) {
 		rules = append(rules, rule{"berth/" + rulesVersion + " " + comment, slices.Concat(exprs...)})
+	}
+	for _, s := range r.sources {
+		if set := multihomed[s.source.Is4()]; set != nil {
+			add(fmt.Sprintf("Services by %s to multihomed pods: from %s", s.link, s.source),
+				outputIs(s.link), translated(), destinationIn(set), from(s.source))
+		}
+	}
+	for _, is4 := range []bool{true, false} {
+		if set := multihomed[is4]; set != nil {
+			add("to "+set.Name+" pods: must come back here", inputIs(vmacs), destinationIn(set), []expr.Any{&expr.Masq{FullyRandom: true}})
+		}
 	}
 	for _, p := range r.local {
 		add(fmt.Sprintf("to %s: pods of this node see the client", p),
@@ -61,10 +78,7 @@ func (r ruleset) postrouting(vmacs *nftables.Set) []rule {
 	for _, s := range r.sources {
 		load, family := familyOf(s.source)
 		add(fmt.Sprintf("by %s: from %s", s.link, s.source),
-			inputIs(vmacs), outputIs(s.link), equal(load, family), []expr.Any{
-				&expr.Immediate{Register: 1, Data: s.source.AsSlice()},
-				&expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(family), RegAddrMin: 1, FullyRandom: true},
-			})
+			inputIs(vmacs), outputIs(s.link), equal(load, family), from(s.source))
 	}
 	// Fully random ports, as kube-proxy does: concurrent flows must not fail over one port (DNS with A and AAAA at once).
 	add("all else must come back here", inputIs(vmacs), []expr.Any{&expr.Masq{FullyRandom: true}})
@@ -107,17 +121,56 @@ func familyOf(a netip.Addr) (load expr.Any, value byte) {
 	return load, unix.NFPROTO_IPV4
 }
 
-func destination(p netip.Prefix) []expr.Any {
-	load, family := familyOf(p.Addr())
+// from sets the source address.
+func from(source netip.Addr) []expr.Any {
+	_, family := familyOf(source)
+	return []expr.Any{
+		&expr.Immediate{Register: 1, Data: source.AsSlice()},
+		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(family), RegAddrMin: 1, FullyRandom: true},
+	}
+}
+
+// translated matches connections whose destination was translated: to a Service.
+func translated() []expr.Any {
+	status := binaryutil.NativeEndian.PutUint32(ctStatusDNAT)
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeySTATUS, Register: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: status, Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
+	}
+}
+
+// ctStatusDNAT is IPS_DST_NAT (linux/netfilter/nf_conntrack_common.h).
+const ctStatusDNAT = 1 << 5
+
+func destinationIn(set *nftables.Set) []expr.Any {
+	any := netip.IPv6Unspecified()
+	if set.KeyType == nftables.TypeIPAddr {
+		any = netip.IPv4Unspecified()
+	}
+	load, family := familyOf(any)
+	return slices.Concat(equal(load, family), []expr.Any{
+		loadDestination(family),
+		&expr.Lookup{SourceRegister: 1, SetName: set.Name, SetID: set.ID},
+	})
+}
+
+func loadDestination(family byte) *expr.Payload {
 	offset, size := uint32(16), uint32(4) // of daddr in the header
 	if family == unix.NFPROTO_IPV6 {
 		offset, size = 24, 16
 	}
+	return &expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: size, DestRegister: 1}
+}
+
+func destination(p netip.Prefix) []expr.Any {
+	load, family := familyOf(p.Addr())
+	daddr := loadDestination(family)
 	return slices.Concat(
 		equal(load, family),
 		[]expr.Any{
-			&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: size, DestRegister: 1},
-			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: size, Mask: mask(p.Bits(), int(size)), Xor: make([]byte, size)},
+			daddr,
+			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: daddr.Len, Mask: mask(p.Bits(), int(daddr.Len)), Xor: make([]byte, daddr.Len)},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: p.Masked().Addr().AsSlice()},
 		})
 }
@@ -137,6 +190,22 @@ func mask(ones, size int) []byte {
 // vmacSet is the named set of our links.
 func vmacSet(table *nftables.Table) *nftables.Set {
 	return &nftables.Set{Table: table, Name: "vmacs", KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian}
+}
+
+// multihomedSets are the named sets of the families that have such addresses, by Is4.
+func (r ruleset) multihomedSets(table *nftables.Table) map[bool]*nftables.Set {
+	sets := map[bool]*nftables.Set{}
+	for _, a := range r.multihomed {
+		sets[a.Is4()] = multihomedSet(table, a.Is4())
+	}
+	return sets
+}
+
+func multihomedSet(table *nftables.Table, is4 bool) *nftables.Set {
+	if is4 {
+		return &nftables.Set{Table: table, Name: "multihomed4", KeyType: nftables.TypeIPAddr}
+	}
+	return &nftables.Set{Table: table, Name: "multihomed6", KeyType: nftables.TypeIP6Addr}
 }
 
 func linkElement(name string) []byte {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/berthdev/berth/tests/netns"
@@ -80,5 +81,59 @@ func TestService(t *testing.T) {
 		for _, n := range c.nodes {
 			t.Logf("node %d: %v\n%s", n.n, n.must("counters").Counters, run(t, n.NS, "", "nft", "list", "ruleset"))
 		}
+	}
+}
+
+// TestMultihomed: a pod in the overlay with a macvlan interface besides is reached by Services at either address. It would
+// answer by the other interface, past the translation, if it saw the client's address.
+func TestMultihomed(t *testing.T) {
+	c := newCluster(t, 1)
+	n := c.nodes[0]
+	overlay := n.overlayPod()
+	n.start()
+	client := n.attached(1)
+	second := n.macvlan(overlay.NS, 2)
+	n.must("attach", second.endpoints()...)
+	multihomed := slices.Concat(overlay.addrs, second.addrs)
+	if _, err := n.call(request{Op: "multihomed", Addresses: multihomed}); err != nil {
+		t.Fatal(err)
+	}
+	serve(t, overlay.NS, multihomed...)
+
+	gateway := []netip.Addr{addr("10.244.1.1"), addr("2001:db8:244:1::1")}
+	for i, tt := range []struct {
+		from   string
+		ns     *netns.NS
+		to     string
+		server []netip.Addr
+		seen   []netip.Addr
+	}{
+		{"macvlan pod", client.NS, "its overlay address", overlay.addrs, gateway},
+		{"macvlan pod", client.NS, "its macvlan address", second.addrs, n.own()},
+		{"the pod itself", overlay.NS, "its macvlan address", second.addrs, n.own()},
+	} {
+		for family, vip := range n.service(i+1, tt.server) {
+			for _, network := range []string{"tcp", "udp"} {
+				t.Run(fmt.Sprintf("%s to %s %s %s", tt.from, tt.to, network, vip), func(t *testing.T) {
+					seen, err := ask(tt.ns, network, vip)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if seen != tt.seen[family] {
+						t.Errorf("the server saw %s; want %s", seen, tt.seen[family])
+					}
+				})
+			}
+		}
+	}
+	if t.Failed() {
+		t.Log(run(t, n.NS, "", "nft", "list", "ruleset"))
+	}
+
+	if _, err := n.call(request{Op: "multihomed"}); err != nil {
+		t.Fatal(err)
+	}
+	if list := run(t, n.NS, "", "nft", "list", "table", "inet", "berth"); strings.Contains(list, "multihomed") {
+		t.Errorf("rules of a pod that is gone:\n%s", list)
 	}
 }
