@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"time"
 
+	nadclient "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/client/clientset/versioned"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -61,7 +62,8 @@ type Agent struct {
 	path    servicePath
 	events  events.EventRecorder
 	metrics *metrics
-	lock    keyLock       // of an interface of a sandbox: one verb at a time
+	lock    keyLock // of an interface of a sandbox: one verb at a time
+	nads    nadclient.Interface
 	suspect *suspects     // what GC has once found without a sandbox
 	ready   chan struct{} // closed once leases, pools and pods are known and the path is in step
 
@@ -85,6 +87,10 @@ func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*
 	if err != nil {
 		return nil, fmt.Errorf("client for the Berth API: %w", err)
 	}
+	nads, err := nadclient.NewForConfig(kube)
+	if err != nil {
+		return nil, fmt.Errorf("client for NetworkAttachmentDefinitions: %w", err)
+	}
 	broadcaster := events.NewBroadcaster(&events.EventSinkImpl{Interface: client.EventsV1()})
 	a := &Agent{
 		cfg:         cfg,
@@ -92,6 +98,7 @@ func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*
 		path:        p,
 		events:      broadcaster.NewRecorder(scheme.Scheme, "berth-agent"),
 		startEvents: broadcaster.StartRecordingToSinkWithContext,
+		nads:        nads,
 		suspect:     newSuspects(),
 		ready:       make(chan struct{}),
 	}
@@ -146,6 +153,9 @@ func (a *Agent) start(ctx context.Context) error {
 		return err
 	}
 	close(a.ready)
+	if err := a.followMisplaced(ctx); err != nil {
+		return err
+	}
 	a.log.Info("ready", "node", a.cfg.NodeName, "socket", a.cfg.Socket, "pools", a.store.Pools(), "bound", len(a.store.Bound()))
 	return a.path.Run(ctx)
 }

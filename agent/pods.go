@@ -57,8 +57,8 @@ func trim(o any) (any, error) {
 	case *corev1.Node:
 		o.ManagedFields = nil
 		o.Status = corev1.NodeStatus{}
-	case *corev1.Namespace:
-		o.ManagedFields = nil
+	case metav1.Object:
+		o.SetManagedFields(nil)
 	}
 	return o, nil
 }
