@@ -66,6 +66,10 @@ func newRig(t *testing.T, pools ...string) *rig {
 	if _, err := r.kube.CoreV1().Namespaces().Create(t.Context(), ns, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}} // no controller runs to make it
+	if _, err := r.kube.CoreV1().ServiceAccounts(r.name).Create(t.Context(), account, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		ctx := context.Background()
 		err := errors.Join(r.kube.CoreV1().Nodes().Delete(ctx, r.name, metav1.DeleteOptions{}),

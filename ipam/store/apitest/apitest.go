@@ -128,6 +128,7 @@ const (
 	Cut          // the server never sees it
 	Broken       // 500
 	Denied       // 403
+	Panic        // of the client itself
 )
 
 // ErrFault is what the client sees of Lost and Cut.
@@ -175,6 +176,8 @@ func (f *Faults) Into(cfg *rest.Config) *rest.Config {
 				return nil, ErrFault
 			case Broken:
 				return status(r, 500, metav1.StatusReasonInternalError), nil
+			case Panic:
+				panic("says the test")
 			case Denied:
 				return status(r, 403, metav1.StatusReasonForbidden), nil
 			}
