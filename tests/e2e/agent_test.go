@@ -201,14 +201,15 @@ func TestAPIAway(t *testing.T) {
 
 	// The agent calls the API by its Service, kubelet and Multus by its address: so only the agent is cut off.
 	const table = "berth_e2e_cut"
-	cut := `nft -f - <<'END'
-table inet ` + table + ` { chain out { type filter hook output priority 10;
-  ct original ip daddr 10.96.0.1 meta l4proto tcp reject with tcp reset
-} }
-END`
-	nodeA.run(t, "sh", "-c", cut)
 	mend := func() { _, _ = nodeA.try("nft", "delete", "table", "inet", table) }
 	defer mend()
+	for _, rule := range [][]string{
+		{"add", "table", "inet", table},
+		{"add", "chain", "inet", table, "out", "{ type filter hook output priority 10; }"},
+		{"add", "rule", "inet", table, "out", "ct original ip daddr 10.96.0.1 meta l4proto tcp reject with tcp reset"},
+	} {
+		nodeA.run(t, append([]string{"nft"}, rule...)...)
+	}
 	waits := s.pod("waits", onNode(nodeA), s.firstOf(pool))
 	must(t, on.Delete(t.Context(), goes))
 	s.event(waits, "FailedCreatePodSandBox", "the Kubernetes API is not available")

@@ -51,6 +51,9 @@ func TestMain(m *testing.M) {
 		if on, err = connect(lab); err != nil {
 			fatal(err)
 		}
+		if err := sweepAll(); err != nil {
+			fatal(err)
+		}
 		os.Exit(m.Run())
 	}
 	os.Exit(run(lab))

@@ -44,7 +44,6 @@ func newOwnSpace(t testing.TB) *space {
 	t.Helper()
 	name := strings.ToLower(regexp.MustCompile(`([a-z])([A-Z])`).ReplaceAllString(strings.TrimPrefix(t.Name(), "Test"), "$1-$2"))
 	s := &space{TB: t, name: strings.ReplaceAll(name, "/", "-"), third: 20 + int(thirds.Add(1))}
-	s.sweep() // what a run that was killed has left
 	must(t, on.Create(t.Context(), s.namespace()))
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -68,12 +67,36 @@ func (s *space) sweep() {
 	remove(s, s.namespace())
 	s.released()
 	var pools v1alpha1.IPPoolList
-	must(s, on.List(ctx, &pools))
+	must(s, on.List(ctx, &pools, client.MatchingLabels{"e2e": s.name}))
 	for i := range pools.Items {
-		if p := &pools.Items[i]; strings.HasPrefix(p.Name, s.name+"-") {
-			remove(s, p)
-		}
+		remove(s, &pools.Items[i])
 	}
+}
+
+// sweepAll removes what an earlier run on this lab has left.
+func sweepAll() error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for {
+		var left corev1.NamespaceList
+		if err := on.List(ctx, &left, client.HasLabels{"e2e"}); err != nil {
+			return err
+		}
+		for i := range left.Items {
+			n := &left.Items[i]
+			if n.DeletionTimestamp == nil {
+				fmt.Printf("e2e: removing namespace %s of an earlier run\n", n.Name)
+				if err := on.Delete(ctx, n); client.IgnoreNotFound(err) != nil {
+					return err
+				}
+			}
+		}
+		if len(left.Items) == 0 {
+			break
+		}
+		time.Sleep(tick)
+	}
+	return on.DeleteAllOf(ctx, &v1alpha1.IPPool{}, client.HasLabels{"e2e"})
 }
 
 // ranges of the space in the subnet of a node's zone: the addresses from..to of it, of both families.
@@ -120,7 +143,8 @@ func second(zone string) (of, other int) {
 // pool makes a pool <space>-<name>, and returns that name.
 func (s *space) pool(name string, subnets []v1alpha1.PoolSubnet, mods ...func(*v1alpha1.IPPoolSpec)) string {
 	s.Helper()
-	p := &v1alpha1.IPPool{ObjectMeta: metav1.ObjectMeta{Name: s.name + "-" + name}, Spec: v1alpha1.IPPoolSpec{Subnets: subnets}}
+	p := &v1alpha1.IPPool{Spec: v1alpha1.IPPoolSpec{Subnets: subnets}}
+	p.Name, p.Labels = s.name+"-"+name, map[string]string{"e2e": s.name}
 	for _, m := range mods {
 		m(&p.Spec)
 	}
