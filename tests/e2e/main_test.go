@@ -54,6 +54,11 @@ func TestMain(m *testing.M) {
 		if err := sweepAll(); err != nil {
 			fatal(err)
 		}
+		if !given("test.parallel") { // tests wait for the cluster more than they compute
+			if err := flag.Set("test.parallel", "6"); err != nil {
+				fatal(err)
+			}
+		}
 		os.Exit(m.Run())
 	}
 	os.Exit(run(lab))
@@ -127,6 +132,12 @@ func setUp(ctx context.Context, l *lab) error {
 		fmt.Printf("e2e: %s (%s)\n", what, time.Since(begin).Round(100*time.Millisecond))
 	}
 	return nil
+}
+
+// given says whether a flag is on the command line.
+func given(name string) (found bool) {
+	flag.Visit(func(f *flag.Flag) { found = found || f.Name == name })
+	return found
 }
 
 func fatal(err error) {
