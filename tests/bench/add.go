@@ -8,12 +8,15 @@ import (
 // measureAdd calls ADD for all pods, then DEL, and so on in rounds, each contender in turn.
 func measureAdd(ctx context.Context, o options, n *node, r *report) error {
 	// In the order of the report. What is compared comes after what it is compared with.
-	names := []string{"host-local", "noop", "write", "floor", "lease", "plugin", "agent", "berth/single", "berth/dual", "berth/path"}
+	names := []string{"host-local", "noop", "write", "floor", "lease", "plugin", "agent", "berth/single", "berth/again", "berth/dual", "berth/path"}
 	verbs := []string{"ADD", "DEL"}
 	times := map[string]map[string]sample{"ADD": {}, "DEL": {}}
 	rounds := max(1, (o.adds+podCount-1)/podCount)
 	for round := range rounds + 1 {
 		say("ADD and DEL, round %d of %d (0 warms up)", round, rounds)
+		if err := n.renewPods(ctx); err != nil {
+			return err
+		}
 		for _, verb := range verbs {
 			var calls []call
 			for _, name := range names {
@@ -48,6 +51,7 @@ var comparisons = map[string][]string{
 	"plugin":       {"noop"},
 	"agent":        {"write"},
 	"berth/single": {"floor", "lease", "host-local"},
+	"berth/again":  {"floor"},
 	"berth/dual":   {"berth/single"},
 	"berth/path":   {"floor"},
 }

@@ -15,6 +15,9 @@ func measureBurst(ctx context.Context, n *node, r *report) error {
 	times := map[string]sample{}
 	for round := range burstRounds + 1 {
 		say("burst of %d, round %d of %d (0 warms up)", podCount, round, burstRounds)
+		if err := n.renewPods(ctx); err != nil {
+			return err
+		}
 		for k := range names {
 			name := names[(round+k)%len(names)]
 			took, err := burst(ctx, n.contenders[name].add)
@@ -42,4 +45,12 @@ func burst(ctx context.Context, do func(context.Context, int) error) (time.Durat
 	}
 	err := g.Wait()
 	return time.Since(begin), err
+}
+
+func burstOf(ctx context.Context, c contender) error {
+	if _, err := burst(ctx, c.add); err != nil {
+		return err
+	}
+	_, err := burst(ctx, c.del)
+	return err
 }

@@ -23,6 +23,7 @@ type node struct {
 	agent      *exec.Cmd
 	stub       io.Closer
 	pods       []pod
+	generation int                  // of pods
 	contenders map[string]contender // by name
 }
 
@@ -57,7 +58,7 @@ func newNode(ctx context.Context, o options) (n *node, err error) {
 	if err := n.makeObjects(ctx); err != nil {
 		return n, err
 	}
-	if n.pods, err = n.makePods(ctx); err != nil {
+	if err := n.makePods(); err != nil {
 		return n, err
 	}
 	if err := n.makeContenders(); err != nil {

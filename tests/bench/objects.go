@@ -112,7 +112,7 @@ func podObject(name, pool string, annotations map[string]string) *corev1.Pod {
 	return p
 }
 
-func (n *node) createPod(ctx context.Context, client kubernetes.Interface, p *corev1.Pod) (*corev1.Pod, error) {
+func createPod(ctx context.Context, client kubernetes.Interface, p *corev1.Pod) (*corev1.Pod, error) {
 	out, err := client.CoreV1().Pods(p.Namespace).Create(ctx, p, metav1.CreateOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("pod %s: %w", p.Name, err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -17,15 +18,18 @@ const (
 	podCount   = 60 // of each kind; also the size of a burst
 )
 
-// kinds of pods: who gets its address from which pool, and through which main plugin.
+// kinds of pods: who gets its address from which pool, and through which main plugin. A pod that comes again gets the address that it
+// had before; the others are new ones each time.
 var kinds = []struct {
 	name, pool, mainPlugin string
+	comesAgain             bool
 	annotations            map[string]string
 }{
-	{"single", "single", "bridge", nil},
-	{"agent", "single", "bridge", nil},
-	{"dual", "dual", "bridge", nil},
-	{"path", "path", "macvlan", map[string]string{"v1.multus-cni.io/default-network": "bench/path"}},
+	{"single", "single", "bridge", false, nil},
+	{"agent", "single", "bridge", false, nil},
+	{"again", "single", "bridge", true, nil},
+	{"dual", "dual", "bridge", false, nil},
+	{"path", "path", "macvlan", false, map[string]string{"v1.multus-cni.io/default-network": "bench/path"}},
 }
 
 // pod is one namespace with one interface in it, and one Pod object of each kind that is said to be there.
@@ -56,27 +60,38 @@ func makeParent() error {
 	return nil
 }
 
-func (n *node) makePods(ctx context.Context) ([]pod, error) {
-	client, err := kubernetes.NewForConfig(n.rest)
-	if err != nil {
-		return nil, err
-	}
-	var pods []pod
+func (n *node) makePods() error {
 	for i := range podCount {
 		p := pod{netns: n.path(fmt.Sprintf("netns/%d", i)), args: map[string]string{}}
+		n.pods = append(n.pods, p)
 		if err := makeNamespace(p.netns); err != nil {
-			return pods, fmt.Errorf("namespace of pod %d: %w", i, err)
+			return fmt.Errorf("namespace of pod %d: %w", i, err)
 		}
-		pods = append(pods, p)
+	}
+	return nil
+}
+
+// renewPods makes new Pod objects, and lets the namespaces be those of these.
+func (n *node) renewPods(ctx context.Context) error {
+	client, err := kubernetes.NewForConfig(n.rest)
+	if err != nil {
+		return err
+	}
+	n.generation++
+	for i, p := range n.pods {
 		for _, k := range kinds {
-			o, err := n.createPod(ctx, client, podObject(fmt.Sprintf("%s-%d", k.name, i), k.pool, k.annotations))
+			if k.comesAgain && n.generation > 1 {
+				continue
+			}
+			o, err := createPod(ctx, client, podObject(fmt.Sprintf("%s-%d-%d", k.name, n.generation, i), k.pool, k.annotations))
 			if err != nil {
-				return pods, err
+				return err
 			}
 			p.args[k.name] = fmt.Sprintf("IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s;K8S_POD_UID=%s", o.Namespace, o.Name, o.UID)
 		}
 	}
-	return pods, nil
+	time.Sleep(300 * time.Millisecond) // the agent's watch has them by then; it would ask for them one by one
+	return nil
 }
 
 // makeNamespace with a macvlan link in it, as the macvlan plugin makes it before it calls its IPAM plugin, and a file that names it.

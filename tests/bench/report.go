@@ -78,7 +78,7 @@ func (r *report) table(w io.Writer) error {
 	fmt.Fprintln(t, "\nwhat\tvalue\tunit\tmin … max\tratio\tspread\tto\taim")
 	for _, res := range r.all {
 		extent, ratio, spread := "", "", ""
-		if res.Samples > 1 {
+		if res.Max != 0 {
 			extent = fmt.Sprintf("%.4g … %.4g", res.Min, res.Max)
 		}
 		if res.Ratio != 0 {

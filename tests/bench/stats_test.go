@@ -49,3 +49,36 @@ func TestPairs(t *testing.T) {
 		t.Errorf("medians:\n%s", diff)
 	}
 }
+
+func TestParseCounts(t *testing.T) {
+	got := parseCounts([]byte(`# TYPE apiserver_request_total counter
+apiserver_request_total{code="201",component="apiserver",dry_run="",group="berth.dev",resource="ipleases",scope="resource",subresource="",verb="POST",version="v1alpha1"} 7
+apiserver_request_total{code="409",component="apiserver",dry_run="",group="berth.dev",resource="ipleases",scope="resource",subresource="",verb="POST",version="v1alpha1"} 1
+apiserver_request_total{code="0",component="apiserver",dry_run="",group="",resource="pods",scope="cluster",subresource="",verb="WATCH",version="v1"} 3
+apiserver_request_total{code="200",component="apiserver",dry_run="",group="",resource="services",scope="cluster",subresource="",verb="LIST",version="v1"} 5
+apiserver_request_total{code="200",component="apiserver",dry_run="",group="",resource="",scope="",subresource="/metrics",verb="GET",version=""} 9
+`))
+	if diff := cmp.Diff(requestCounts{"POST ipleases.berth.dev": 8}, got); diff != "" {
+		t.Errorf("counts:\n%s", diff)
+	}
+	idle := requestCounts{"GET pods": 1}
+	since := requestCounts{"POST x": 5, "GET pods": 9, "PUT x": 2}.since(requestCounts{"POST x": 2, "PUT x": 2}, idle)
+	if diff := cmp.Diff(requestCounts{"POST x": 3}, since); diff != "" {
+		t.Errorf("since:\n%s", diff)
+	}
+}
+
+func TestParseBenchmark(t *testing.T) {
+	names, times := parseBenchmark([]byte(`goos: linux
+BenchmarkSteer/empty-2         	  300000	        16.10 ns/op
+BenchmarkSteer/steered_ipv4-2  	  300000	        47.50 ns/op
+BenchmarkSteer/empty-2         	  300000	        17 ns/op
+PASS
+`), "BenchmarkSteer/")
+	if diff := cmp.Diff([]string{"empty", "steered_ipv4"}, names); diff != "" {
+		t.Errorf("names:\n%s", diff)
+	}
+	if diff := cmp.Diff(map[string]sample{"empty": {16.1, 17}, "steered_ipv4": {47.5}}, times); diff != "" {
+		t.Errorf("times:\n%s", diff)
+	}
+}
