@@ -162,3 +162,17 @@ func TestGC(t *testing.T) {
 		t.Error("suspected for ever")
 	}
 }
+
+// A disabled pool lets an interface keep what it holds. If that is lost, as only the API server knows, it gives nothing new.
+func TestDisabledPoolGivesNothingNew(t *testing.T) {
+	r := newRig(t, `a: {subnets: [{cidr: 10.6.0.0/24, ips: ["10.6.0.7"]}]}`)
+	p := r.pod("web", "berth.dev/ippool=$a")
+	r.add(p, "s1", "net1")
+	r.edit("a", func(s *v1alpha1.IPPoolSpec) { s.Disabled = true })
+	defer r.faults.HoldWatches()()
+	if err := r.leases.Delete(t.Context(), r.name+".10.6.0.7", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r.refused(request(p, "s2", "net1", macvlan), 100, `-a" is disabled, and the interface has lost the address that it held of it`)
+	r.wantBound()
+}

@@ -1,0 +1,206 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/ipam"
+)
+
+const (
+	bound    = v1alpha1.LeaseBound
+	released = v1alpha1.LeaseReleased
+)
+
+func indexPool(t *testing.T, name string, ips ...string) *ipam.Pool {
+	t.Helper()
+	p := &v1alpha1.IPPool{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	p.Spec.Network, p.Spec.Subnets = "n", []v1alpha1.PoolSubnet{{CIDR: "10.0.0.0/24", IPs: ips}}
+	c, err := ipam.Compile(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// lease of 10.0.0.<last> at a resource version, of a pod on a node.
+func lease(last int, pool string, version string, phase v1alpha1.LeasePhase, node, pod string) *v1alpha1.IPLease {
+	a := fmt.Sprint("10.0.0.", last)
+	l := &v1alpha1.IPLease{ObjectMeta: metav1.ObjectMeta{Name: "n." + a, ResourceVersion: version}}
+	l.Spec.Network, l.Spec.Address, l.Spec.Pool, l.Spec.Phase = "n", a, pool, phase
+	l.Spec.Holder = &v1alpha1.LeaseHolder{UID: "uid", Pod: pod, Node: node, ContainerID: pod, Interface: "net1"}
+	if phase == released {
+		l.Spec.ReleasedAt = &metav1.Time{Time: time.Unix(int64(last), 0)}
+	}
+	return l
+}
+
+// News of a lease come by writes, lists and watches, in any order. Only what is newer counts.
+func TestNewsInAnyOrder(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		news func(*index)
+		want string // holder and phase; "" if no lease is known
+	}{
+		{"written, then the watch is behind", func(x *index) {
+			x.put(lease(1, "p", "50", bound, "me", "b"))
+			x.put(lease(1, "p", "40", released, "me", "a"))
+		}, "b Bound"},
+		{"nine is before ten", func(x *index) {
+			x.put(lease(1, "p", "10", bound, "me", "b"))
+			x.put(lease(1, "p", "9", bound, "me", "a"))
+		}, "b Bound"},
+		{"made anew, then the old deletion", func(x *index) {
+			x.put(lease(1, "p", "50", bound, "me", "b"))
+			x.deleted("p", lease(1, "p", "45", bound, "me", "a"))
+		}, "b Bound"},
+		{"deleted", func(x *index) {
+			x.put(lease(1, "p", "50", bound, "me", "b"))
+			x.deleted("p", lease(1, "p", "51", bound, "me", "b"))
+		}, ""},
+		{"deleted, as the last version seen", func(x *index) {
+			x.put(lease(1, "p", "50", bound, "me", "b"))
+			x.deleted("p", lease(1, "p", "50", bound, "me", "b"))
+		}, ""},
+		{"left the watch of p for that of q", func(x *index) {
+			x.put(lease(1, "q", "50", bound, "me", "b"))
+			x.deleted("p", lease(1, "p", "50", released, "me", "a"))
+		}, "b Bound"},
+		{"listed", func(x *index) {
+			x.put(lease(1, "p", "50", bound, "you", "b"))
+			x.replace("p", "60", []v1alpha1.IPLease{*lease(1, "p", "55", bound, "you", "c")})
+		}, "c Bound"},
+		{"not listed", func(x *index) {
+			x.put(lease(1, "p", "50", bound, "me", "b"))
+			x.replace("p", "60", nil)
+		}, ""},
+		{"written after the list", func(x *index) {
+			x.put(lease(1, "p", "61", bound, "me", "b"))
+			x.replace("p", "60", nil)
+		}, "b Bound"},
+		{"the list of another pool", func(x *index) {
+			x.put(lease(1, "p", "50", bound, "you", "b"))
+			x.replace("q", "60", nil)
+		}, "b Bound"},
+		{"met, of a pool that is not followed", func(x *index) {
+			x.put(lease(1, "other", "50", bound, "you", "b"))
+			x.replace("p", "60", nil)
+		}, ""},
+		{"own, of a pool that is not followed", func(x *index) {
+			x.put(lease(1, "other", "50", bound, "me", "b"))
+			x.replace("p", "60", nil)
+		}, "b Bound"},
+		{"intended over known", func(x *index) {
+			x.put(lease(1, "p", "50", released, "me", "a"))
+			x.put(lease(1, "p", "", bound, "me", "b"))
+		}, "b Bound"},
+		{"known over intended", func(x *index) {
+			x.put(lease(1, "p", "", bound, "me", "b"))
+			x.put(lease(1, "p", "7", bound, "you", "c"))
+		}, "c Bound"},
+		{"intended, and not listed", func(x *index) {
+			x.put(lease(1, "p", "", bound, "me", "b"))
+			x.replace("p", "60", nil)
+		}, ""},
+		{"another node's, and the pool goes", func(x *index) {
+			x.put(lease(1, "p", "50", bound, "you", "b"))
+			x.dropPool("p")
+		}, ""},
+		{"own, and the pool goes", func(x *index) {
+			x.put(lease(1, "p", "50", bound, "me", "b"))
+			x.dropPool("p")
+		}, "b Bound"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			x := newIndex("me")
+			p := indexPool(t, "p", "10.0.0.1")
+			x.setPool(p)
+			x.setPool(indexPool(t, "q", "10.0.0.1"))
+			tc.news(x)
+			got := ""
+			if l := x.leases["n.10.0.0.1"]; l != nil {
+				got = l.Spec.Holder.Pod + " " + string(l.Spec.Phase)
+			}
+			if got != tc.want {
+				t.Errorf("%q, want %q", got, tc.want)
+			}
+			// The keys and the spaces say the same.
+			for _, pod := range []string{"a", "b", "c"} {
+				if held := len(x.held(sandboxKey(pod, "net1"))) == 1; held != (got == pod+" Bound" && x.leases["n.10.0.0.1"].Spec.Holder.Node == "me") {
+					t.Errorf("sandbox %s holds it: %t", pod, held)
+				}
+			}
+			for name, s := range x.pools {
+				if phase := s.families[ipam.IPv4].Phase(netip.MustParseAddr("10.0.0.1")); (phase == bound) != (got != "") {
+					t.Errorf("pool %s: %q", name, phase)
+				}
+			}
+			if got == "" && len(x.own) > 0 {
+				t.Errorf("keys are left: %v", x.own)
+			}
+		})
+	}
+}
+
+// While one ADD tries an address no other does, whatever is heard of it.
+func TestInFlight(t *testing.T) {
+	x, h := newIndex("me"), &v1alpha1.LeaseHolder{UID: "new", Interface: "net1"}
+	p := indexPool(t, "p", "10.0.0.1-10.0.0.2")
+	x.setPool(p)
+	a, known, err := x.begin(p, ipam.IPv4, h, 0)
+	if err != nil || known != nil {
+		t.Fatal(known, err)
+	}
+	b, _, err := x.begin(p, ipam.IPv4, h, 0)
+	if err != nil || a == b {
+		t.Fatal(a, b, err)
+	}
+	name := ipam.LeaseName("n", a)
+	for range 2 {
+		if _, _, err := x.begin(p, ipam.IPv4, h, 0); !errors.Is(err, ipam.ErrExhausted) {
+			t.Error(err)
+		}
+		if _, ok := x.beginAt(name); ok {
+			t.Error("begun twice")
+		}
+		x.setPool(p) // the pool is edited meanwhile
+		x.put(lease(1, "p", "5", released, "you", "x"))
+		x.put(lease(2, "p", "5", released, "you", "y"))
+	}
+	x.end(name)
+	if c, known, err := x.begin(p, ipam.IPv4, h, 0); err != nil || c != a || known == nil || known.Spec.Phase != released {
+		t.Errorf("%s, %v, %v", c, known, err)
+	}
+	if _, ok := x.beginAt("n.10.0.0.9"); !ok { // asked for, beside the pool
+		t.Error("not begun")
+	}
+	if _, ok := x.beginAt("n.10.0.0.9"); ok {
+		t.Error("asked for twice at once")
+	}
+}
+
+// The last of several addresses that a pod had is its first choice, if it is of the pool and free.
+func TestLastAddress(t *testing.T) {
+	x := newIndex("me")
+	p := indexPool(t, "p", "10.0.0.1-10.0.0.5")
+	x.setPool(p)
+	for _, l := range []*v1alpha1.IPLease{
+		lease(3, "p", "5", released, "me", "a"), lease(4, "p", "5", released, "me", "a"), lease(2, "p", "5", released, "me", "a"),
+		lease(5, "p", "5", released, "you", "a"), // was another node's: it cannot be the same pod
+		lease(9, "p", "5", released, "me", "a"),  // not in the pool any more
+	} {
+		x.put(l)
+	}
+	h := &v1alpha1.LeaseHolder{UID: "uid", Interface: "net1"}
+	for _, want := range []string{"10.0.0.4", "10.0.0.3", "10.0.0.2", "10.0.0.1", "10.0.0.5"} {
+		if a, _, err := x.begin(p, ipam.IPv4, h, 0); err != nil || a.String() != want {
+			t.Errorf("%s, %v; want %s", a, err, want)
+		}
+	}
+}
