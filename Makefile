@@ -46,8 +46,9 @@ deps: ## install what is missing of Debian or Ubuntu packages
 test: deps generate-check lint test-unit test-api test-e2e ## everything, the cluster tests included
 
 test-unit: ## unit tests, and those in network namespaces
-	go test -race $$(go list ./... | grep -v -e /tests/e2e -e /tests/bench -e /tests/demo)
+	go test -race $$(go list ./... | grep -v /tests/e2e)
 	go -C tools test ./...
+	go -C tests/cluster test ./...
 
 test-api: bin/lab ## tests against a real kube-apiserver and etcd
 	scripts/test-api.sh $(LAB_DIR)

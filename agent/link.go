@@ -27,7 +27,7 @@ func parentOf(conf *delegate.Config, mac string) (string, error) {
 // defaultRouteLink is the macvlan plugin's own choice where its configuration names no master.
 func defaultRouteLink() (string, error) {
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := netlink.RouteListFiltered(family, &netlink.Route{}, netlink.RT_FILTER_DST)
+		routes, err := netlink.RouteListFiltered(family, &netlink.Route{}, netlink.RT_FILTER_DST) //nolint:forbidigo // one that was interrupted is an error here, and the runtime tries again
 		if err != nil {
 			return "", fmt.Errorf("default route: %w", err)
 		}

@@ -34,7 +34,7 @@ func result(leases []*v1alpha1.IPLease, pools []*ipam.Pool, ask nad.Ask, steered
 		}
 		s, ok := pools[i].SubnetOf(addr)
 		if !ok {
-			return nil, fmt.Errorf("address %s of the interface is no longer in a subnet of pool %q; add the subnet again, or delete the pod", addr, pools[i].Name)
+			return nil, badRequest{fmt.Errorf("address %s of the interface is no longer in a subnet of pool %q; add the subnet again, or delete the pod", addr, pools[i].Name)}
 		}
 		subnets = append(subnets, s)
 		ip := &types100.IPConfig{Address: ipNet(netip.PrefixFrom(addr, s.Prefix.Bits()))}

@@ -61,11 +61,11 @@ func attach(cfg Config) (_ *Steer, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer objects.programPrograms.Close()
+	defer func() { err = errors.Join(err, objects.programPrograms.Close()) }()
 	s := &Steer{cfg: cfg, pins: p, maps: objects.programMaps}
 	defer func() {
 		if err != nil {
-			s.maps.Close()
+			err = errors.Join(err, s.maps.Close())
 		}
 	}()
 	for name, m := range s.byName() {

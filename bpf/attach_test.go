@@ -464,6 +464,10 @@ func TestMemlockLimit(t *testing.T) {
 	if err := unix.Prlimit(0, unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: 0, Max: old.Max}, nil); err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Prlimit(0, unix.RLIMIT_MEMLOCK, &old, nil)
+	defer func() {
+		if err := unix.Prlimit(0, unix.RLIMIT_MEMLOCK, &old, nil); err != nil {
+			t.Error(err)
+		}
+	}()
 	newBench(t, knownEndpoints, knownPrefixes)
 }

@@ -89,7 +89,7 @@ func detachClsact(ifindex int, vmac string) error {
 
 // detachClsactAnywhere is for when nobody knows any more which links they were.
 func detachClsactAnywhere(vmac string) error {
-	links, err := dump(netlink.LinkList)
+	links, err := dump(netlink.LinkList) //nolint:forbidigo // dump tries again
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
 	}

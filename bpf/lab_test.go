@@ -262,7 +262,9 @@ func (l *lab) echo(at netip.Addr) *net.UDPConn {
 			if err != nil {
 				return
 			}
-			server.WriteToUDPAddrPort(buffer[:n], from)
+			if _, err := server.WriteToUDPAddrPort(buffer[:n], from); err != nil {
+				return
+			}
 		}
 	}()
 	l.pod.Do(func() {

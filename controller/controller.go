@@ -52,7 +52,7 @@ const (
 	DefaultInterval = 15 * time.Second
 	// DefaultConfirmAfter exceeds the 30 s that a kubelet gives a pod's containers by default when its object is deleted by force.
 	DefaultConfirmAfter = 45 * time.Second
-	// DefaultForgetAfter lets a restarted pod find its address again, and bounds what a day of short-lived pods leaves in etcd.
+	// DefaultForgetAfter lets the new sandbox of a pod find its address again, and bounds what a day of short-lived pods leaves in etcd.
 	DefaultForgetAfter = time.Hour
 )
 

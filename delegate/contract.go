@@ -4,7 +4,7 @@
 // The contract is HTTP/1.1 with JSON bodies over a unix socket that only root may open. Each verb is a POST of a Request:
 //
 //	path        answers 200 with                        may fail with (CNI error codes, CNI spec "Error")
-//	/v1/add     a CNI result, version 1.1.0             7 bad configuration, 11 try again later, 100–104 below
+//	/v1/add     a CNI result, version 1.1.0             7 bad configuration, 11 try again later, 100–103 below
 //	/v1/del     {}; not found is success                7, 11
 //	/v1/check   {}                                      7, 11, 105 the lease is not this sandbox's
 //	/v1/status  {}                                      50 the agent cannot serve

@@ -288,23 +288,3 @@ func TestLongValue(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
-
-func TestExpand(t *testing.T) {
-	pools := []string{"store", "zone-a", "zone-b", "zone-b.old"}
-	tests := []struct{ patterns, want, missing []string }{
-		{nil, nil, nil},
-		{[]string{"store"}, []string{"store"}, nil},
-		{[]string{"zone-*", "store"}, []string{"zone-a", "zone-b", "zone-b.old", "store"}, nil},
-		{[]string{"zone-b", "zone-*"}, []string{"zone-b", "zone-a", "zone-b.old"}, nil},
-		{[]string{"zone-[ab]", "nope-*", "x"}, []string{"zone-a", "zone-b"}, []string{"nope-*", "x"}},
-		{[]string{"zone-?"}, []string{"zone-a", "zone-b"}, nil},
-		{[]string{"zone"}, nil, []string{"zone"}},
-		{[]string{"[", "*"}, pools, []string{"["}},
-	}
-	for _, test := range tests {
-		got, missing := Expand(test.patterns, pools)
-		if !cmp.Equal(test.want, got) || !cmp.Equal(test.missing, missing) {
-			t.Errorf("%v: %v, %v; want %v, %v", test.patterns, got, missing, test.want, test.missing)
-		}
-	}
-}

@@ -11,7 +11,7 @@ import (
 //	state        meaning                                        leaves by
 //	(absent)     never used, or forgotten                       create = claim → Bound
 //	Bound        a pod's interface uses it                      DEL or garbage collection → Released
-//	Reserved     kept for an identity or by an operator         claim by that identity → Bound; deletion → (absent)
+//	Reserved     kept by an operator, who made it with kubectl  deletion → (absent)
 //	Released     free; remembers its last holder and the time   update = claim → Bound; forgotten after a while → (absent)
 //	Quarantined  someone else answers for it on the wire        deletion → (absent)
 //
@@ -33,7 +33,7 @@ import (
 // +kubebuilder:printcolumn:name="Parent",type=string,JSONPath=`.spec.holder.parent`,priority=1
 // +kubebuilder:printcolumn:name="Container",type=string,JSONPath=`.spec.holder.containerID`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
-// +kubebuilder:validation:XValidation:rule=`!isIP(self.spec.address) || self.metadata.name + '-' == self.spec.network + '.' + [(self.spec.address.contains('.') ? [self.spec.address] : self.spec.address.replace('::', ':*:').split(':').filter(g, g != ''))].map(gs, gs.map(g, g == '*' ? '0-0-0-0-0-0-0-0-'.substring(0, 2 * (9 - gs.size())) : g + '-').join(''))[0]`,messageExpression=`'the name of the lease of ' + self.spec.address + ' in network "' + self.spec.network + '" is ' + (self.spec.network + '.' + [(self.spec.address.contains('.') ? [self.spec.address] : self.spec.address.replace('::', ':*:').split(':').filter(g, g != ''))].map(gs, gs.map(g, g == '*' ? '0-0-0-0-0-0-0-0-'.substring(0, 2 * (9 - gs.size())) : g + '-').join(''))[0] + '$').replace('-$', '')`
+// +kubebuilder:validation:XValidation:rule=`!isIP(self.spec.address) || self.metadata.name + '-' == self.spec.network + '.' + [(self.spec.address.contains('.') ? [self.spec.address] : self.spec.address.replace('::', ':*:').split(':').filter(g, g != ”))].map(gs, gs.map(g, g == '*' ? '0-0-0-0-0-0-0-0-'.substring(0, 2 * (9 - gs.size())) : g + '-').join(”))[0]`,messageExpression=`'the name of the lease of ' + self.spec.address + ' in network "' + self.spec.network + '" is ' + (self.spec.network + '.' + [(self.spec.address.contains('.') ? [self.spec.address] : self.spec.address.replace('::', ':*:').split(':').filter(g, g != ”))].map(gs, gs.map(g, g == '*' ? '0-0-0-0-0-0-0-0-'.substring(0, 2 * (9 - gs.size())) : g + '-').join(”))[0] + '$').replace('-$', ”)`
 // +kubebuilder:validation:XValidation:rule=`self.spec.phase != 'Bound' || has(self.spec.holder)`,message=`a Bound lease needs a holder`,fieldPath=".spec.phase"
 type IPLease struct {
 	metav1.TypeMeta   `json:",inline"`
