@@ -18,8 +18,8 @@ import (
 // index is what this node knows of leases: those of the watched pools, those that it wrote, and those that it met. It is a hint
 // for choosing; the API server's word on each write is what counts.
 //
-// A write whose answer was lost leaves the lease as it was intended, without a resource version: any word of the API server is
-// newer. So the address stays taken, and the holder's next ADD or DEL finds the lease and asks.
+// A write whose answer was lost leaves the lease as it was intended, at the version that it was to replace, until the API server
+// tells of a newer one. So the address stays taken, and the holder's next ADD or DEL finds the lease and asks.
 type index struct {
 	node string
 
@@ -28,6 +28,7 @@ type index struct {
 	pools    map[string]*space            // watched pools, by name
 	inFlight map[string]bool              // names of leases that this node is claiming right now
 	own      map[string]map[string]bool   // by the keys below: names of leases of this node
+	intended map[string]bool              // names of those of leases that are only intended
 }
 
 // space of one pool, by family.
@@ -43,6 +44,7 @@ func newIndex(node string) *index {
 		pools:    map[string]*space{},
 		inFlight: map[string]bool{},
 		own:      map[string]map[string]bool{},
+		intended: map[string]bool{},
 	}
 }
 
@@ -83,10 +85,22 @@ func (x *index) dropPool(name string) {
 func (x *index) put(l *v1alpha1.IPLease) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if old := x.leases[l.Name]; old == nil || newer(l.ResourceVersion, old.ResourceVersion) {
+		delete(x.intended, l.Name)
+		x.set(l)
+	}
+}
+
+// intend takes note of a lease that a write, of which nothing is known, may have made.
+func (x *index) intend(l *v1alpha1.IPLease) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.intended[l.Name] = true
+	x.set(l)
+}
+
+func (x *index) set(l *v1alpha1.IPLease) {
 	if old := x.leases[l.Name]; old != nil {
-		if !newer(l.ResourceVersion, old.ResourceVersion) {
-			return
-		}
 		x.disown(old)
 	}
 	x.leases[l.Name] = l
@@ -114,6 +128,7 @@ func (x *index) remove(name string) {
 	if l := x.leases[name]; l != nil {
 		x.disown(l)
 		delete(x.leases, name)
+		delete(x.intended, name)
 		x.refreshAs(name, l.Spec.Network)
 	}
 }
@@ -214,6 +229,13 @@ func (x *index) forget(name string) {
 
 // replace takes a complete list of the leases of a pool, read at this resource version.
 func (x *index) replace(pool, version string, list []v1alpha1.IPLease) {
+	x.mu.Lock()
+	for name := range x.intended {
+		if x.leases[name].Spec.Pool == pool {
+			x.remove(name)
+		}
+	}
+	x.mu.Unlock()
 	listed := make(map[string]bool, len(list))
 	for i := range list {
 		listed[list[i].Name] = true
@@ -222,7 +244,7 @@ func (x *index) replace(pool, version string, list []v1alpha1.IPLease) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for name, l := range x.leases {
-		gone := l.Spec.Pool == pool && !listed[name] && (l.ResourceVersion == "" || !newer(l.ResourceVersion, version))
+		gone := l.Spec.Pool == pool && !listed[name] && !newer(l.ResourceVersion, version)
 		// Leases of pools that are not watched were met on the way; nothing tells of their end, so meet them again.
 		met := x.pools[l.Spec.Pool] == nil && !x.holds(l)
 		if gone || met {

@@ -126,7 +126,7 @@ func (s *Store) write(ctx context.Context, pool *ipam.Pool, a netip.Addr, known 
 	return nil, s.doubt("claim", want, err)
 }
 
-// update writes a lease at its version. One that was only intended (see index) has none, and must be read first.
+// update writes a lease at its version. One whose creation was only intended (see index) has none, and must be read first.
 func (s *Store) update(ctx context.Context, l *v1alpha1.IPLease) (*v1alpha1.IPLease, error) {
 	if l.ResourceVersion == "" {
 		return nil, conflict(l.Name)
@@ -148,8 +148,7 @@ func (s *Store) doubt(verb string, want *v1alpha1.IPLease, err error) error {
 	var status apierrors.APIStatus
 	refused := errors.As(err, &status) && status.Status().Code >= 400 && status.Status().Code < 500
 	if !refused {
-		want.ResourceVersion = ""
-		s.index.put(want)
+		s.index.intend(want)
 	}
 	return unavailable(verb, want.Name, err)
 }
