@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -95,7 +96,7 @@ func vmacState(t *testing.T, n node) string {
 	t.Helper()
 	var out []string
 	for _, l := range n.vmacs(t) {
-		out = append(out, fmt.Sprintf("%d: %s %s %s", l.Index, l.Name, l.MAC, l.Alias))
+		out = append(out, fmt.Sprintf("%d: %s %s", l.Index, l.Name, l.MAC))
 	}
 	if len(out) == 0 {
 		t.Fatalf("no vmac on %s", n)
@@ -103,9 +104,9 @@ func vmacState(t *testing.T, n node) string {
 	return strings.Join(out, ", ")
 }
 
-// TestAgentAway: without an agent pods wait, and are told for what; what they leave the controller collects; and when the
+// TestAway: without an agent pods wait, and are told for what; what they leave the controller collects; and when the
 // agent is back, nothing needs a hand.
-func TestAgentAway(t *testing.T) {
+func TestAway(t *testing.T) {
 	s := newOwnSpace(t)
 	s.underlay("underlay", nil)
 	pool := s.pool("pool", s.ranges("a", 1, 50), nodesOf("a"))
@@ -128,6 +129,8 @@ func TestAgentAway(t *testing.T) {
 	}
 	s.reach(stays, "get -timeout 3s http://web") // the path needs no agent
 
+	t.Run("API", func(t *testing.T) { apiAway(t, nodeB) }) // the controller takes its time
+
 	eventually(t, crowd, "the controller has collected the leases of a pod deleted by force", func(context.Context) error {
 		for a, l := range s.bound() {
 			if l.Spec.Holder.UID == forced.UID {
@@ -147,7 +150,6 @@ func TestAgentAway(t *testing.T) {
 // withoutAgent takes the agent away from a node, and returns what brings it back.
 func withoutAgent(t *testing.T, n node) (restore func()) {
 	t.Helper()
-	const key = "e2e-no-agent"
 	set := func(terms []corev1.NodeSelectorRequirement) {
 		eventually(t, patience, "change the DaemonSet", func(ctx context.Context) error {
 			var ds appsv1.DaemonSet
@@ -188,29 +190,29 @@ func withoutAgent(t *testing.T, n node) (restore func()) {
 	}
 }
 
-// TestAPIAway: while an agent does not reach the API, no address is given out or freed, what runs runs on, and afterwards all that
-// was asked for happens.
-func TestAPIAway(t *testing.T) {
+// apiAway: while the agent of a node does not reach the API, no address is given out or freed, what runs runs on, and afterwards
+// all that was asked for happens.
+func apiAway(t *testing.T, n node) {
 	s := newOwnSpace(t)
 	s.underlay("underlay", nil)
-	pool := s.pool("pool", s.ranges("a", 1, 50), nodesOf("a"))
-	stays := s.start("stays", onNode(nodeA), s.firstOf(pool))
-	goes := s.start("goes", onNode(nodeA), s.firstOf(pool))
+	pool := s.pool("pool", s.ranges(n.letter(), 1, 50), nodesOf(n.letter()))
+	stays := s.start("stays", onNode(n), s.firstOf(pool))
+	goes := s.start("goes", onNode(n), s.firstOf(pool))
 	s.serve("web", map[string]string{"app": "stays"})
 	s.reach(stays, "get -timeout 3s http://web")
 
 	// The agent calls the API by its Service, kubelet and Multus by its address: so only the agent is cut off.
 	const table = "berth_e2e_cut"
-	mend := func() { _, _ = nodeA.try("nft", "delete", "table", "inet", table) }
+	mend := func() { _, _ = n.try("nft", "delete", "table", "inet", table) }
 	defer mend()
 	for _, rule := range [][]string{
 		{"add", "table", "inet", table},
 		{"add", "chain", "inet", table, "out", "{ type filter hook output priority 10; }"},
 		{"add", "rule", "inet", table, "out", "ct original ip daddr 10.96.0.1 meta l4proto tcp reject with tcp reset"},
 	} {
-		nodeA.run(t, append([]string{"nft"}, rule...)...)
+		n.run(t, append([]string{"nft"}, rule...)...)
 	}
-	waits := s.pod("waits", onNode(nodeA), s.firstOf(pool))
+	waits := s.pod("waits", onNode(n), s.firstOf(pool))
 	must(t, on.Delete(t.Context(), goes))
 	s.event(waits, "FailedCreatePodSandBox", "the Kubernetes API is not available")
 	s.reach(stays, "get -timeout 3s http://web")
@@ -218,11 +220,11 @@ func TestAPIAway(t *testing.T) {
 		if !exists(ctx, goes) {
 			t.Fatal("a pod is gone though its lease could not be released")
 		}
-		logs, err := agentLogs(ctx, nodeA)
-		if err != nil || !strings.Contains(logs, "/v1/del") {
-			return fmt.Errorf("no failed DEL in the agent's log (%v)", err)
+		logs, err := agentLogs(ctx, n)
+		if err == nil && !strings.Contains(logs, "/v1/del") {
+			err = errors.New("no failed DEL in the agent's log")
 		}
-		return nil
+		return err
 	})
 	addrs, _ := s.boundTo(goes, "eth0")
 	if len(addrs) != 2 {
@@ -234,7 +236,7 @@ func TestAPIAway(t *testing.T) {
 	s.sameEverywhere(2)
 }
 
-// agentLogs of a node, read on the node: the API may be out of reach.
+// agentLogs of a node.
 func agentLogs(ctx context.Context, n node) (string, error) {
 	p, err := agentOn(ctx, n)
 	if p == nil {

@@ -25,10 +25,7 @@ const (
 	controllerName = "berth-controller"
 )
 
-var (
-	agentPods      = client.MatchingLabels{"app.kubernetes.io/name": "berth", "app.kubernetes.io/component": "agent"}
-	controllerPods = client.MatchingLabels{"app.kubernetes.io/name": "berth", "app.kubernetes.io/component": "controller"}
-)
+var agentPods = client.MatchingLabels{"app.kubernetes.io/name": "berth", "app.kubernetes.io/component": "agent"}
 
 const (
 	// patience is how long anything may take that takes seconds on an idle machine.
@@ -86,7 +83,7 @@ func eventually(t testing.TB, limit time.Duration, what string, ok func(context.
 	}
 }
 
-// all of an API call that must work.
+// must is for calls that have to work.
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {

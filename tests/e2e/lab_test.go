@@ -96,7 +96,6 @@ type link struct {
 	Index int    `json:"ifindex"`
 	Name  string `json:"ifname"`
 	MAC   string `json:"address"`
-	Alias string `json:"ifalias"`
 	Addrs []struct {
 		Family string     `json:"family"`
 		Local  netip.Addr `json:"local"`

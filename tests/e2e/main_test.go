@@ -69,8 +69,9 @@ func run(l *lab) (code int) {
 	if os.Geteuid() != 0 {
 		fatal(errors.New("the lab makes namespaces and needs root: use sudo, or -short to skip these tests"))
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	defer stop()
+	begin := time.Now()
 	if !*reuse {
 		if !*keep {
 			defer func() {
@@ -89,9 +90,14 @@ func run(l *lab) (code int) {
 	if err != nil {
 		fatal(err)
 	}
-	tests := exec.CommandContext(ctx, self, os.Args[1:]...)
+	args := os.Args[1:]
+	if limit := flag.Lookup("test.timeout").Value.(flag.Getter).Get().(time.Duration); limit > 0 {
+		// The time of the set-up counts. Of two flags the last one holds.
+		args = append(args, fmt.Sprint("-test.timeout=", max(limit-time.Since(begin), time.Second)))
+	}
+	tests := exec.CommandContext(ctx, self, args...)
 	tests.Cancel = func() error { return tests.Process.Signal(os.Interrupt) }
-	tests.WaitDelay = 10 * time.Second
+	tests.WaitDelay = 3 * time.Second
 	tests.Env = append(os.Environ(), inLab+"=1")
 	tests.Stdout, tests.Stderr = os.Stdout, os.Stderr
 	tests.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

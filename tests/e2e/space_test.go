@@ -222,10 +222,6 @@ func note(key, value string) podOption {
 	return func(p *corev1.PodTemplateSpec) { metav1.SetMetaDataAnnotation(&p.ObjectMeta, key, value) }
 }
 
-func label(key, value string) podOption {
-	return func(p *corev1.PodTemplateSpec) { metav1.SetMetaDataLabel(&p.ObjectMeta, key, value) }
-}
-
 // probed pods are ready only once the kubelet has reached them.
 func probed(p *corev1.PodTemplateSpec) {
 	p.Spec.Containers[0].ReadinessProbe = &corev1.Probe{
@@ -234,7 +230,7 @@ func probed(p *corev1.PodTemplateSpec) {
 	}
 }
 
-// second gives a pod the attachment underlay as net1, with an address of the pools.
+// secondOf gives a pod the attachment underlay as net1, with an address of the pools.
 func secondOf(pools ...string) podOption {
 	return func(p *corev1.PodTemplateSpec) {
 		note(networks, "underlay")(p)
@@ -280,7 +276,7 @@ func (s *space) pod(name string, options ...podOption) *corev1.Pod {
 	return p
 }
 
-// start pods and wait until they are ready.
+// start a pod and wait until it is ready.
 func (s *space) start(name string, options ...podOption) *corev1.Pod {
 	s.Helper()
 	return s.ready(s.pod(name, options...))
