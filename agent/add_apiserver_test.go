@@ -283,7 +283,7 @@ func TestSandboxMadeAnew(t *testing.T) {
 	apitest.Eventually(t, "the annotation is seen", func() error {
 		got, err := r.pods.pod(t.Context(), delegate.Args{Namespace: r.name, Pod: "web", UID: string(p.UID)})
 		if err != nil || got.Annotations["berth.dev/ippool"] != r.name+"-a" {
-			return fmt.Errorf("not yet: %v", err)
+			return errors.Join(errors.New("not yet"), err)
 		}
 		return nil
 	})
