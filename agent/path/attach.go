@@ -56,7 +56,8 @@ func (p *Path) ready(v *vmac) bool {
 		link.Attrs().MTU == parent.Attrs().MTU
 }
 
-func (p *Path) detach(eps []Endpoint) error {
+// detach says whether a vmac has become idle.
+func (p *Path) detach(eps []Endpoint) (idle bool, err error) {
 	var errs []error
 	for _, ep := range eps {
 		addr := ep.Address.Unmap()
@@ -73,9 +74,9 @@ func (p *Path) detach(eps []Endpoint) error {
 				errs = append(errs, fmt.Errorf("endpoint %s of %q on %q: %w", addr, v.name, parent, err))
 			}
 			if len(p.desired[parent]) == 0 {
-				v.idleSince = time.Now()
+				v.idleSince, idle = time.Now(), true
 			}
 		}
 	}
-	return errors.Join(errs...)
+	return idle, errors.Join(errs...)
 }

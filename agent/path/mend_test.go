@@ -145,9 +145,11 @@ func TestDetachedProgram(t *testing.T) {
 		t.Fatal("the program is not off")
 	}
 	n.must("mend")
-	if _, err := ask(p.NS, "tcp", n.own()[0]); err != nil {
-		t.Error(err)
-	}
+	// The pod may still be waiting for an answer to its last ARP request, and gives up then.
+	eventually(t, 10*time.Second, "the way to the node", func() error {
+		_, err := ask(p.NS, "tcp", n.own()[0])
+		return err
+	})
 	if counts() == before {
 		t.Error("the program is still off")
 	}

@@ -115,7 +115,8 @@ func (p *Path) Attach(ctx context.Context, eps ...Endpoint) (err error) {
 	var added []Endpoint
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, p.detach(added))
+			_, undone := p.detach(added)
+			err = errors.Join(err, undone)
 		}
 	}()
 	for _, ep := range eps {
@@ -154,8 +155,11 @@ func (p *Path) Detach(ctx context.Context, eps ...Endpoint) error {
 	if _, err := p.kernel(); err != nil {
 		return err
 	}
-	defer p.wake() // for the idle time
-	return p.detach(eps)
+	idle, err := p.detach(eps)
+	if idle || err != nil { // the one has a time to wait for, the other something to mend
+		p.wake()
+	}
+	return err
 }
 
 // Sync sets the whole set of endpoints, as an agent does at its start, before any Attach or Detach. From then on what is
