@@ -50,7 +50,7 @@ func command(run runFunc) *cobra.Command {
 			if err := check(cfg); err != nil {
 				return err
 			}
-			rc, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+			rc, err := kubeConfig(kubeconfig)
 			if err != nil {
 				return fmt.Errorf("%w; set --kubeconfig where there is no service account", err)
 			}
@@ -84,4 +84,11 @@ func check(cfg controller.Config) error {
 		return errors.New("--forget-after must not be negative")
 	}
 	return nil
+}
+
+func kubeConfig(file string) (*rest.Config, error) {
+	if file == "" {
+		return rest.InClusterConfig()
+	}
+	return clientcmd.BuildConfigFromFlags("", file)
 }
