@@ -26,6 +26,9 @@ import (
 //	another node or beyond, Service or not       | this node's
 //	this node                                    | the client pod's   (never comes to postrouting)
 //
+// kube-proxy comes after this table, and an accept here does not stop it: told the pod CIDRs (clusterCIDR, which kubeadm
+// sets), it masquerades what comes to a ClusterIP from outside of them. Then the first line holds without Services only.
+//
 // And what a Service sends to a macvlan interface besides, from whichever client, has this node's address: to an overlay
 // client on this node the pod would answer by the overlay, past the translation.
 type ruleset struct {
