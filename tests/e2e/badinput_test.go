@@ -34,7 +34,7 @@ func TestBadInput(t *testing.T) {
 	}{
 		{"unknown-pool", []podOption{secondOf("nowhere")}, "", []string{`pool "nowhere" does not exist`}},
 		{"no-match", []podOption{secondOf("nowhere-*")}, "", []string{`no pool matches "nowhere-*"`}},
-		{"malformed", []podOption{secondOf(`{"ipv4":[`)}, "", []string{"pod annotation " + ippool, `{\"ipv4\":[`}},
+		{"malformed", []podOption{secondOf(`{"ipv4":[`)}, "", []string{"pod annotation " + ippool, `{"ipv4":[`}},
 		{"malformed-by-interface", []podOption{secondOf(), note(ippools, `net1:`+pool)}, "", []string{"pod annotation " + ippools, "net1:"}},
 		{"empty-pool", []podOption{secondOf("")}, "", []string{"pod annotation " + ippool}},
 		{"no-interface", []podOption{secondOf(pool), note(ippools, "net7="+pool)}, "", []string{"net7", "the pod has eth0, net1"}},
@@ -52,7 +52,8 @@ func TestBadInput(t *testing.T) {
 		pods[i] = s.pod(tt.name, append([]podOption{onNode(nodeA)}, tt.notes...)...)
 	}
 	// The macvlan plugin asks Berth for nothing where there is no ipam section, and fails before it asks where there is no parent.
-	bare := s.start("no-ipam", onNode(nodeA), note(networks, "no-ipam"))
+	bare := s.start("no-ipam", onNode(nodeA), note(networks, "no-ipam"), note(ippool, pool))
+	s.event(bare, "AnnotationWithoutEffect", ippool, "net1: NetworkAttachmentDefinition "+s.name+"/no-ipam has no ipam section")
 	s.event(s.pod("no-parent", onNode(nodeA), note(networks, "no-parent"), note(ippool, pool)), "FailedCreatePodSandBox", "Link not found")
 	for i, tt := range cases {
 		t.Run(tt.name, func(t *testing.T) {

@@ -433,7 +433,7 @@ func (s *space) refused(p *corev1.Pod, words ...string) {
 	}
 }
 
-// event waits for an event on the pod with all of the words in its note.
+// event waits for a warning event on the pod with all of the words in its note.
 func (s *space) event(p *corev1.Pod, reason string, words ...string) {
 	s.Helper()
 	eventually(s, patience, fmt.Sprintf("event %s on pod %s with %q", reason, p.Name, words), func(ctx context.Context) error {
@@ -448,7 +448,7 @@ func (s *space) event(p *corev1.Pod, reason string, words ...string) {
 				continue
 			}
 			seen = append(seen, e.Reason+": "+e.Note)
-			if e.Reason != reason {
+			if e.Reason != reason || e.Type != corev1.EventTypeWarning {
 				continue
 			}
 			for _, w := range words {

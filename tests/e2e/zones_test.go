@@ -122,6 +122,7 @@ func TestZones(t *testing.T) {
 		})
 	}
 
+	samePath(t, s.owns)
 	t.Run("released", func(t *testing.T) {
 		s := s.as(t)
 		must(t, on.Delete(t.Context(), &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "first", Namespace: s.name}}))
@@ -129,6 +130,7 @@ func TestZones(t *testing.T) {
 		must(t, on.DeleteAllOf(t.Context(), &corev1.Pod{}, client.InNamespace(s.name), client.MatchingLabels{"app": "first"}))
 		must(t, on.DeleteAllOf(t.Context(), &corev1.Pod{}, client.InNamespace(s.name), client.MatchingLabels{"app": "second"}))
 		s.released()
+		samePath(t, s.owns)
 		all, err := s.leases(t.Context())
 		must(t, err)
 		if len(all) != 8 {
