@@ -25,9 +25,12 @@
 // The program guard is on the parent's egress, where all that a pod broadcasts goes by:
 //
 //	frame                                                   verdict   counted as
+//	from no local pod's MAC, nor the vmac's                 pass      -
 //	ARP for the gateway, or in its name                     drop      guard_arp
 //	ND for the gateway, or in its name                      drop      guard_nd
 //	any other                                               pass      -
+//
+// The host itself may have a router at such an address, fe80::1 above all: its own questions and answers pass.
 //
 // Siblings have their copy of a broadcast by then. The sender is told of the drop: its link counts it, and a packet socket
 // gets ENOBUFS.

@@ -12,10 +12,11 @@ import (
 
 // What the programs under test are told: one vmac, two pods.
 var (
-	vmac  = mac{2, 0, 0, 0, 0, 1}
-	pod1  = mac{2, 0, 0, 0, 1, 1}
-	pod2  = mac{2, 0, 0, 0, 1, 2}
-	alien = mac{2, 0, 0, 0, 9, 9}
+	vmac   = mac{2, 0, 0, 0, 0, 1}
+	pod1   = mac{2, 0, 0, 0, 1, 1}
+	pod2   = mac{2, 0, 0, 0, 1, 2}
+	alien  = mac{2, 0, 0, 0, 9, 9}
+	parent = mac{2, 0, 0, 0, 0, 2} // the host's own
 
 	knownEndpoints = []Endpoint{
 		{addr("10.1.0.11"), pod1}, {addr("2001:db8:1::11"), pod1},
@@ -367,25 +368,34 @@ func TestSteerTruncated(t *testing.T) {
 }
 
 func TestGuard(t *testing.T) {
-	b := newBench(t, nil, nil)
+	b := newBench(t, knownEndpoints, nil)
 	for _, tt := range []packetTest{
 		{name: "ARP for the gateway", packet: gateway4, reason: "guard_arp"},
-		{name: "probe of the gateway", packet: whoHas(alien, "0.0.0.0", "169.254.1.1"), reason: "guard_arp"},
+		{name: "probe of the gateway", packet: whoHas(pod1, "0.0.0.0", "169.254.1.1"), reason: "guard_arp"},
 		{name: "ARP for the gateway, unicast", packet: arp(alien, pod1, 1, pod1, "10.1.0.11", alien, "169.254.1.1"), reason: "guard_arp"},
 		{name: "reply of the gateway", packet: reply(pod1, "169.254.1.1", "10.1.0.11"), reason: "guard_arp"},
 		{name: "announcement of the gateway", packet: whoHas(vmac, "169.254.1.1", "169.254.1.1"), reason: "guard_arp"},
 		{name: "question of the gateway", packet: whoHas(vmac, "169.254.1.1", "10.1.0.11"), reason: "guard_arp"},
+		{name: "reply of the gateway by a pod", packet: arp(pod2, pod1, 2, pod1, "169.254.1.1", pod2, "10.1.0.12"), reason: "guard_arp"},
+		{name: "sender MAC not the frame's", packet: arp(broadcast, pod1, 1, alien, "10.1.0.11", mac{}, "169.254.1.1"), reason: "guard_arp"},
+		{name: "the parent's ARP for its gateway", packet: whoHas(parent, "169.254.7.7", "169.254.1.1")},
+		{name: "the parent's ARP in the gateway's name", packet: whoHas(parent, "169.254.1.1", "169.254.1.1")},
+		{name: "the parent's frame with a pod's sender MAC", packet: arp(broadcast, parent, 1, pod1, "10.1.0.11", mac{}, "169.254.1.1")},
 		{name: "ARP", packet: whoHas(pod1, "10.1.0.11", "10.1.0.12")},
 		{name: "ARP for the gateway's neighbour", packet: whoHas(pod1, "10.1.0.11", "169.254.1.2")},
 		{name: "no Ethernet ARP", packet: bent(gateway4, 15, 6)},
 		{name: "solicitation of the gateway", packet: gateway6, reason: "guard_nd"},
-		{name: "duplicate address detection of the gateway", packet: solicit(alien, "::", "fe80::1"), reason: "guard_nd"},
+		{name: "duplicate address detection of the gateway", packet: solicit(pod1, "::", "fe80::1"), reason: "guard_nd"},
 		{name: "advertisement of the gateway", packet: toGateway, reason: "guard_nd"},
 		{name: "advertisement of the gateway by another", packet: icmpv6(alien, pod1, "fe80::11", "ff02::1", nd(136, 0xe0, "fe80::1", targetOption(pod1))...), reason: "guard_nd"},
 		{name: "solicitation by the gateway", packet: solicit(vmac, "fe80::1", "2001:db8:1::11", sourceOption(vmac)), reason: "guard_nd"},
 		{name: "router advertisement by the gateway", packet: icmpv6(mac{0x33, 0x33, 5: 1}, pod1, "fe80::1", "ff02::1", nd(134, 0, "::")...), reason: "guard_nd"},
 		{name: "router solicitation by the gateway", packet: icmpv6(mac{0x33, 0x33, 5: 2}, pod1, "fe80::1", "ff02::2", 133, 0, 0, 0, 0, 0, 0, 0), reason: "guard_nd"},
 		{name: "redirect by the gateway", packet: icmpv6(pod2, pod1, "fe80::1", "fe80::12", nd(137, 0, "::")...), reason: "guard_nd"},
+		{name: "the parent's solicitation of its router", packet: solicit(parent, "fe80::7", "fe80::1", sourceOption(parent))},
+		{name: "the parent's unicast solicitation of its router", packet: icmpv6(alien, parent, "fe80::7", "fe80::1", nd(135, 0, "fe80::1")...)},
+		{name: "the parent's advertisement", packet: icmpv6(alien, parent, "fe80::1", "fe80::7", nd(136, 0xe0, "fe80::1", targetOption(parent))...)},
+		{name: "the parent's router advertisement", packet: icmpv6(mac{0x33, 0x33, 5: 1}, parent, "fe80::1", "ff02::1", nd(134, 0, "::")...)},
 		{name: "solicitation", packet: solicit(pod1, "fe80::11", "2001:db8:1::12", sourceOption(pod1))},
 		{name: "solicitation of the gateway's neighbour", packet: solicit(pod1, "fe80::11", "fe80::2", sourceOption(pod1))},
 		{name: "router solicitation", packet: icmpv6(mac{0x33, 0x33, 5: 2}, pod1, "fe80::11", "ff02::2", nd(133, 0, "fe80::1")...)},
@@ -408,7 +418,7 @@ func TestGuard(t *testing.T) {
 
 // What is too short to be judged is none of the guard's business.
 func TestGuardTruncated(t *testing.T) {
-	b := newBench(t, nil, nil)
+	b := newBench(t, knownEndpoints, nil)
 	for name, full := range map[string][]byte{"ARP": gateway4, "ND": gateway6[:78]} {
 		t.Run(name, func(t *testing.T) {
 			for n := shortest(full); n < len(full); n++ {
