@@ -22,7 +22,7 @@ build: ## the static binaries, in bin/
 image: build ## the container image, dist/image.tar (a docker archive)
 	go -C tools run ./image -bin $(CURDIR)/bin -out $(CURDIR)/dist/image.tar -tag $(IMAGE)
 
-generate: bin/controller-gen ## deepcopy, CRDs, eBPF objects, deploy/install.yaml
+generate: deps bin/controller-gen ## deepcopy, CRDs, eBPF objects, deploy/install.yaml
 	bin/controller-gen object paths=./api/...
 	bin/controller-gen crd:crdVersions=v1 paths=./api/... output:crd:dir=api/v1alpha1/crds
 	go generate ./bpf
@@ -50,22 +50,22 @@ test-unit: ## unit tests, and those in network namespaces
 	go -C tools test ./...
 	go -C tests/cluster test ./...
 
-test-api: bin/lab ## tests against a real kube-apiserver and etcd
+test-api: deps bin/lab ## tests against a real kube-apiserver and etcd
 	scripts/test-api.sh $(LAB_DIR)
 
-test-e2e: image bin/lab ## tests on the two-node lab
+test-e2e: deps image bin/lab ## tests on the two-node lab
 	go test -count=1 -timeout 30m ./tests/e2e/...
 
-bench: image bin/lab ## figures on the two-node lab
+bench: deps image bin/lab ## figures on the two-node lab
 	go run ./tests/bench
 
-demo: image bin/lab ## a two-node cluster with Berth on this machine
+demo: deps image bin/lab ## a two-node cluster with Berth on this machine
 	go run ./tests/demo up
 
 demo-down: bin/lab ## stop it
 	go run ./tests/demo down
 
-lab: bin/lab ## the two-node cluster alone, without Berth
+lab: deps bin/lab ## the two-node cluster alone, without Berth
 	bin/lab up --dir $(LAB_DIR)
 
 lab-down: bin/lab ## stop it

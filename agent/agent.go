@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/util/workqueue"
 
 	"github.com/berthdev/berth/agent/path"
 	"github.com/berthdev/berth/api/v1alpha1"
@@ -64,8 +65,9 @@ type Agent struct {
 	metrics *metrics
 	lock    keyLock // of an interface of a sandbox: one verb at a time
 	nads    nadclient.Interface
-	suspect *suspects     // what GC has once found without a sandbox
-	ready   chan struct{} // closed once leases, pools and pods are known and the path is in step
+	lost    workqueue.TypedInterface[*v1alpha1.IPLease] // leases that this node holds no longer
+	suspect *suspects                                   // what GC has once found without a sandbox
+	ready   chan struct{}                               // closed once leases, pools and pods are known and the path is in step
 
 	startEvents func(context.Context) error
 }
@@ -99,11 +101,13 @@ func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*
 		events:      broadcaster.NewRecorder(scheme.Scheme, "berth-agent"),
 		startEvents: broadcaster.StartRecordingToSinkWithContext,
 		nads:        nads,
+		lost:        workqueue.NewTyped[*v1alpha1.IPLease](),
 		suspect:     newSuspects(),
 		ready:       make(chan struct{}),
 	}
 	a.metrics = newMetrics(a.path, log)
 	a.store = store.New(leases, cfg.NodeName, a.metrics.collisions.Inc, log)
+	a.store.OnLost(a.lost.Add)
 	a.pods = newPods(client, cfg.NodeName)
 	a.pools = newPools(poolClient, a.pods, a.store, log)
 	a.network = newNetwork(client, a.pods, cfg, a.path.SetPrefixes, log)
@@ -117,9 +121,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.serve(ctx) })
-	g.Go(func() error { return a.metrics.serve(ctx, a.cfg.MetricsAddress, a.isReady) })
+	g.Go(func() error { return a.metrics.serve(ctx, a.cfg.MetricsAddress, a.alive, a.isReady) })
 	g.Go(func() error { return a.pods.run(ctx) })
 	g.Go(func() error { return a.start(ctx) })
+	g.Go(func() error { return a.onceReady(ctx, a.leavePath) })
+	g.Go(func() error { return a.onceReady(ctx, a.followMisplaced) })
 	return g.Wait()
 }
 
@@ -153,11 +159,17 @@ func (a *Agent) start(ctx context.Context) error {
 		return err
 	}
 	close(a.ready)
-	if err := a.followMisplaced(ctx); err != nil {
-		return err
-	}
 	a.log.Info("ready", "node", a.cfg.NodeName, "socket", a.cfg.Socket, "pools", a.store.Pools(), "bound", len(a.store.Bound()))
 	return a.path.Run(ctx)
+}
+
+func (a *Agent) onceReady(ctx context.Context, f func(context.Context) error) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-a.ready:
+		return f(ctx)
+	}
 }
 
 func (a *Agent) isReady() bool {

@@ -9,12 +9,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/delegate"
+	"github.com/berthdev/berth/ipam"
 	"github.com/berthdev/berth/ipam/store/apitest"
 )
 
@@ -175,4 +177,31 @@ func TestDisabledPoolGivesNothingNew(t *testing.T) {
 	}
 	r.refused(request(p, "s2", "net1", macvlan), 100, `-a" is disabled, and the interface has lost the address that it held of it`)
 	r.wantBound()
+}
+
+// A lease that somebody else frees or deletes leaves the service path without a DEL: the address may be another node's next.
+func TestLostLeaseLeavesThePath(t *testing.T) {
+	r := newRig(t, `a: {subnets: [{cidr: 10.6.0.0/24}]}`)
+	first := r.add(r.pod("one", "berth.dev/ippool=$a"), "s1", "net1")
+	second := r.add(r.pod("two", "berth.dev/ippool=$a"), "s2", "net1")
+	if got := len(r.path.list()); got != 2 {
+		t.Fatalf("on the path: %v", r.path.list())
+	}
+	l, err := r.leases.Get(t.Context(), r.name+"."+first, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ipam.Release(l, time.Now())
+	if _, err := r.leases.Update(t.Context(), l, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.leases.Delete(t.Context(), r.name+"."+second, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	apitest.Eventually(t, "an empty path", func() error {
+		if on := r.path.list(); len(on) > 0 {
+			return fmt.Errorf("on the path: %v", on)
+		}
+		return nil
+	})
 }

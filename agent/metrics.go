@@ -73,13 +73,19 @@ func (p packets) Collect(ch chan<- prometheus.Metric) {
 }
 
 // serve /metrics, /healthz and /readyz until ctx ends.
-func (m *metrics) serve(ctx context.Context, address string, ready func() bool) error {
+func (m *metrics) serve(ctx context.Context, address string, alive func(context.Context) error, ready func() bool) error {
 	if address == "" {
 		return nil
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("/healthz", func(w http.ResponseWriter, r *http.Request) {
+		if err := alive(r.Context()); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
 	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if !ready() {
 			http.Error(w, errNotReady.Error(), http.StatusServiceUnavailable)

@@ -11,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
@@ -56,18 +57,32 @@ func (n *network) start(ctx context.Context) error {
 		})
 		return i.GetStore(), err
 	}
-	n.mu.Lock()
-	var err error
-	if n.cfg.ServiceCIDRs == nil && n.hasServiceCIDRs() {
-		n.services, err = follow(factory.Networking().V1().ServiceCIDRs().Informer())
+	var has bool
+	err := retry(ctx, n.log, "discover the cluster's CIDRs", func() (err error) {
+		if n.cfg.ServiceCIDRs == nil {
+			if has, err = n.hasServiceCIDRs(); err != nil {
+				return err
+			}
+		}
+		if n.cfg.PodCIDRs == nil {
+			n.podCIDRs, err = n.kubeadmPodCIDRs(ctx)
+		}
+		return err
+	})
+	if err != nil {
+		return err
 	}
-	if n.podCIDRs == nil {
-		n.podCIDRs = n.kubeadmPodCIDRs(ctx)
+	n.mu.Lock()
+	if has {
+		n.services, err = follow(factory.Networking().V1().ServiceCIDRs().Informer())
 	}
 	if n.podCIDRs == nil && err == nil {
 		n.nodes, err = follow(factory.Core().V1().Nodes().Informer())
 	}
 	n.mu.Unlock()
+	if err == nil {
+		_, err = follow(n.pods.node) // its own pod CIDRs may come late
+	}
 	if err != nil {
 		return err
 	}
@@ -78,20 +93,27 @@ func (n *network) start(ctx context.Context) error {
 }
 
 // hasServiceCIDRs says whether the API server knows the kind.
-func (n *network) hasServiceCIDRs() bool {
+func (n *network) hasServiceCIDRs() (bool, error) {
 	list, err := n.client.Discovery().ServerResourcesForGroupVersion(networkingv1.SchemeGroupVersion.String())
-	if err == nil && slices.ContainsFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Name == "servicecidrs" }) {
-		return true
+	if err != nil {
+		return false, err // the group is as old as NetworkPolicy, so even its absence is worth another try
 	}
-	n.log.Warn("this Kubernetes has no ServiceCIDR objects; set --service-cidrs, or macvlan pods reach no Service", "err", err)
-	return false
+	if slices.ContainsFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Name == "servicecidrs" }) {
+		return true, nil
+	}
+	n.log.Warn("this Kubernetes has no ServiceCIDR objects; set --service-cidrs, or macvlan pods reach no Service")
+	return false, nil
 }
 
-// kubeadmPodCIDRs reads networking.podSubnet of the ClusterConfiguration that kubeadm leaves in kube-system.
-func (n *network) kubeadmPodCIDRs(ctx context.Context) []netip.Prefix {
+// kubeadmPodCIDRs reads networking.podSubnet of the ClusterConfiguration that kubeadm leaves in kube-system; nil if it did not make
+// the cluster.
+func (n *network) kubeadmPodCIDRs(ctx context.Context) ([]netip.Prefix, error) {
 	m, err := n.client.CoreV1().ConfigMaps("kube-system").Get(ctx, "kubeadm-config", metav1.GetOptions{})
-	if err != nil {
-		return nil // not made by kubeadm
+	switch {
+	case apierrors.IsNotFound(err), apierrors.IsForbidden(err):
+		return nil, nil
+	case err != nil:
+		return nil, err
 	}
 	var c struct {
 		Networking struct {
@@ -100,9 +122,9 @@ func (n *network) kubeadmPodCIDRs(ctx context.Context) []netip.Prefix {
 	}
 	if err := yaml.Unmarshal([]byte(m.Data["ClusterConfiguration"]), &c); err != nil {
 		n.log.Warn("ConfigMap kube-system/kubeadm-config", "err", err)
-		return nil
+		return nil, nil
 	}
-	return prefixes(n.log, strings.Split(c.Networking.PodSubnet, ",")...)
+	return prefixes(n.log, strings.Split(c.Networking.PodSubnet, ",")...), nil
 }
 
 // overlay is the pod CIDRs of the cluster.
@@ -127,7 +149,9 @@ func (n *network) update() {
 			p.Pods = append(p.Pods, prefixes(n.log, o.(*corev1.Node).Spec.PodCIDRs...)...)
 		}
 	}
-	p.LocalPods = prefixes(n.log, n.pods.thisNode().Spec.PodCIDRs...)
+	if n.cfg.PodCIDRs == nil { // who sets them has an overlay with an IPAM of its own, and nodes' podCIDRs say nothing
+		p.LocalPods = prefixes(n.log, n.pods.thisNode().Spec.PodCIDRs...)
+	}
 	p.Services, p.Pods = sorted(p.Services), sorted(p.Pods)
 	n.overlayCIDRs = p.Pods
 	n.set(p)

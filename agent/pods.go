@@ -111,10 +111,10 @@ func (p *pods) pod(ctx context.Context, args delegate.Args) (*corev1.Pod, error)
 	return pod, nil
 }
 
-// isPod says whether uid, as the kubelet gives it to the runtime, is the pod's. The kubelet knows a static pod by the hash of its
-// manifest, which its mirror pod in the API has as an annotation.
+// isPod says whether uid, as the kubelet gives it to the runtime, is the pod's. The kubelet knows a static pod by a UID of its own,
+// which its mirror pod in the API has as an annotation.
 func isPod(p *corev1.Pod, uid string) bool {
-	return uid == "" || string(p.UID) == uid || p.Annotations["kubernetes.io/config.hash"] == uid
+	return uid == "" || string(p.UID) == uid || p.Annotations[corev1.MirrorPodAnnotationKey] == uid
 }
 
 // namespace of a pod; the watch has it, since a pod can only be in a namespace that was there before.

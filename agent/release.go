@@ -38,6 +38,29 @@ func (a *Agent) giveUp(ctx context.Context, leases []*v1alpha1.IPLease) error {
 	return nil
 }
 
+// leavePath takes off the service path, until ctx ends, what this node holds no longer: also if it was not its DEL that freed the
+// lease but the controller or a person, and even if no DEL comes any more.
+func (a *Agent) leavePath(ctx context.Context) error {
+	defer context.AfterFunc(ctx, a.lost.ShutDown)()
+	for {
+		l, end := a.lost.Get()
+		if end {
+			return nil
+		}
+		if eps := endpoints(l); len(eps) > 0 && !a.store.Holds(l) {
+			if err := a.path.Detach(ctx, eps...); err != nil {
+				a.log.Warn("service path of a lost lease", "lease", l.Name, "err", err)
+			}
+			if a.store.Holds(l) { // claimed again meanwhile, by a link of the same MAC
+				if err := a.path.Attach(ctx, eps...); err != nil {
+					a.log.Warn("service path of a lease claimed again", "lease", l.Name, "err", err)
+				}
+			}
+		}
+		a.lost.Done(l)
+	}
+}
+
 // check that an interface holds what ADD gave it.
 func (a *Agent) check(c call) error {
 	conf, err := delegate.ParseConfig(c.Config)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/berthdev/berth/delegate"
@@ -61,6 +62,27 @@ type call struct {
 type verb func(call) (any, error)
 
 type nothing struct{}
+
+// aliveTimeout bounds how long the socket may take to say anything.
+const aliveTimeout = 5 * time.Second
+
+// alive asks for STATUS as the plugin does. Any answer will do: an agent that waits for the API server is alive.
+func (a *Agent) alive(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, aliveTimeout)
+	defer cancel()
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", a.cfg.Socket)
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://berth"+delegate.PathStatus, strings.NewReader("{}"))
+	if err != nil {
+		return err
+	}
+	res, err := transport.RoundTrip(req)
+	if err != nil {
+		return fmt.Errorf("the socket does not answer: %w", err)
+	}
+	return res.Body.Close()
+}
 
 // listen on a unix socket that only root may open.
 func listen(socket string) (net.Listener, error) {

@@ -209,7 +209,7 @@ func TestEventNote(t *testing.T) {
 }
 
 func TestIsPod(t *testing.T) {
-	static := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "u", Annotations: map[string]string{"kubernetes.io/config.hash": "h"}}}
+	static := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "u", Annotations: map[string]string{corev1.MirrorPodAnnotationKey: "h"}}}
 	for uid, want := range map[string]bool{"": true, "u": true, "h": true, "other": false} {
 		if got := isPod(static, uid); got != want {
 			t.Errorf("%q: %t", uid, got)

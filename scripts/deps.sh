@@ -24,6 +24,10 @@ needs='
 	/usr/include/stdlib.h:libc6-dev
 	git:git
 	nsenter:util-linux
+	/usr/share/doc/busybox-static/copyright:busybox-static
+	hostname:hostname
+	mount:mount
+	pkill:procps
 '
 
 missing=

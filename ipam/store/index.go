@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -22,6 +23,7 @@ import (
 // tells of a newer one. So the address stays taken, and the holder's next ADD or DEL finds the lease and asks.
 type index struct {
 	node string
+	lost func(*v1alpha1.IPLease) // told of each lease that this node holds no longer, or by another link; must not block or call back
 
 	mu       sync.Mutex
 	leases   map[string]*v1alpha1.IPLease // by name; the objects are never changed in place
@@ -40,6 +42,7 @@ type space struct {
 func newIndex(node string) *index {
 	return &index{
 		node:     node,
+		lost:     func(*v1alpha1.IPLease) {},
 		leases:   map[string]*v1alpha1.IPLease{},
 		pools:    map[string]*space{},
 		inFlight: map[string]bool{},
@@ -102,6 +105,9 @@ func (x *index) intend(l *v1alpha1.IPLease) {
 func (x *index) set(l *v1alpha1.IPLease) {
 	if old := x.leases[l.Name]; old != nil {
 		x.disown(old)
+		if x.holds(old) && !(x.holds(l) && sameLink(old.Spec.Holder, l.Spec.Holder)) {
+			x.lost(old)
+		}
 	}
 	x.leases[l.Name] = l
 	for _, k := range x.ownKeys(l) {
@@ -127,6 +133,9 @@ func (x *index) deleted(pool string, l *v1alpha1.IPLease) {
 func (x *index) remove(name string) {
 	if l := x.leases[name]; l != nil {
 		x.disown(l)
+		if x.holds(l) {
+			x.lost(l)
+		}
 		delete(x.leases, name)
 		delete(x.intended, name)
 		x.refreshAs(name, l.Spec.Network)
@@ -283,6 +292,8 @@ func (x *index) holds(l *v1alpha1.IPLease) bool {
 	return l.Spec.Phase == v1alpha1.LeaseBound && l.Spec.Holder != nil && l.Spec.Holder.Node == x.node
 }
 
+func sameLink(a, b *v1alpha1.LeaseHolder) bool { return a.MAC == b.MAC && a.Parent == b.Parent }
+
 func (s *space) family(a netip.Addr) *ipam.Space {
 	if f := s.families[ipam.FamilyOf(a)]; f != nil {
 		return f
@@ -323,10 +334,18 @@ func (x *index) ownKeys(l *v1alpha1.IPLease) []string {
 	return nil
 }
 
+func boundAt(l *v1alpha1.IPLease) time.Time {
+	if l.Spec.BoundAt == nil {
+		return time.Time{}
+	}
+	return l.Spec.BoundAt.Time
+}
+
 func byAddress(a, b *v1alpha1.IPLease) int {
 	x, _ := netip.ParseAddr(a.Spec.Address)
 	y, _ := netip.ParseAddr(b.Spec.Address)
-	return x.Compare(y)
+	// One address may be bound twice, on two networks: then always in the same order.
+	return cmp.Or(x.Compare(y), boundAt(a).Compare(boundAt(b)), strings.Compare(a.Name, b.Name))
 }
 
 // newer compares resource versions, which are ordered (KEP-5504); versions that are not numbers count as newer.

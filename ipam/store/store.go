@@ -249,6 +249,18 @@ func (s *Store) HeldByPod(uid types.UID, ifName string) []*v1alpha1.IPLease {
 	return s.index.held(podKey(uid, ifName))
 }
 
+// OnLost has f told of each lease that this node held and holds no longer, or for another link, whoever changed it. It is set before
+// anything is followed; f must neither block nor call the store.
+func (s *Store) OnLost(f func(*v1alpha1.IPLease)) { s.index.lost = f }
+
+// Holds says whether this node holds the lease, by the same link as l says.
+func (s *Store) Holds(l *v1alpha1.IPLease) bool {
+	s.index.mu.Lock()
+	defer s.index.mu.Unlock()
+	now := s.index.leases[l.Name]
+	return now != nil && s.index.holds(now) && sameLink(now.Spec.Holder, l.Spec.Holder)
+}
+
 // Bound returns all leases bound to pods of this node.
 func (s *Store) Bound() []*v1alpha1.IPLease { return s.index.bound() }
 
