@@ -3,6 +3,8 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 	"strings"
 	"sync"
 
@@ -27,6 +29,8 @@ type Steer struct {
 	pins pins
 	mode string
 	maps programMaps
+
+	programs map[string]ebpf.ProgramID // by the hook's name
 
 	mu sync.Mutex // held to change maps
 }
@@ -62,7 +66,7 @@ func attach(cfg Config) (_ *Steer, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, objects.programPrograms.Close()) }()
-	s := &Steer{cfg: cfg, pins: p, maps: objects.programMaps}
+	s := &Steer{cfg: cfg, pins: p, maps: objects.programMaps, programs: make(map[string]ebpf.ProgramID)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.maps.Close())
@@ -73,7 +77,15 @@ func attach(cfg Config) (_ *Steer, err error) {
 			return nil, err
 		}
 	}
-	if s.mode, err = p.attachHooks(cfg, objects.programPrograms); err != nil {
+	hooks := hooks(cfg, objects.programPrograms)
+	for _, h := range hooks {
+		info, err := h.program.Info()
+		if err != nil {
+			return nil, fmt.Errorf("program %s: %w", h.name, err)
+		}
+		s.programs[h.name], _ = info.ID()
+	}
+	if s.mode, err = p.attachHooks(cfg, hooks); err != nil {
 		return nil, err
 	}
 	return s, p.commit()
@@ -125,12 +137,16 @@ func configure(spec *ebpf.CollectionSpec, mac [6]byte) error {
 	return nil
 }
 
-// attachHooks attaches both programs in the same mode, and ends what an earlier Attach did in the other one.
-func (p pins) attachHooks(cfg Config, programs programPrograms) (mode string, err error) {
-	hooks := []hook{
+// hooks are where the programs of a vmac go.
+func hooks(cfg Config, programs programPrograms) []hook {
+	return []hook{
 		{programProgSteer, programs.Steer, cfg.VMAC, ebpf.AttachTCXIngress, netlink.HANDLE_MIN_INGRESS},
 		{programProgGuard, programs.Guard, cfg.Parent, ebpf.AttachTCXEgress, netlink.HANDLE_MIN_EGRESS},
 	}
+}
+
+// attachHooks attaches both programs in the same mode, and ends what an earlier Attach did in the other one.
+func (p pins) attachHooks(cfg Config, hooks []hook) (mode string, err error) {
 	if !cfg.Clsact {
 		err = each(hooks, p.attachTCX)
 		if err == nil {
@@ -160,6 +176,57 @@ func (s *Steer) byName() map[string]*ebpf.Map {
 		programMapPrefixes:  s.maps.Prefixes,
 		programMapCounters:  s.maps.Counters,
 	}
+}
+
+// Attached says whether all is as Attach left it: these programs at their hooks, and the pins. No event tells when someone
+// changes that. It acts in the network namespace of the calling thread.
+func (s *Steer) Attached() (bool, error) {
+	ok, err := s.attached()
+	if err != nil {
+		return false, fmt.Errorf("look for service path of %s: %w", s.cfg.Name, err)
+	}
+	return ok, nil
+}
+
+func (s *Steer) attached() (bool, error) {
+	for name, m := range s.byName() {
+		if ok, err := s.pins.hold(name, m); !ok || err != nil {
+			return false, err
+		}
+	}
+	for _, h := range hooks(s.cfg, programPrograms{}) {
+		look := s.attachedTCX
+		if s.mode == modeClsact {
+			look = s.attachedClsact
+		}
+		if ok, err := look(h); !ok || err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// hold says whether it is this map that is pinned under the name.
+func (p pins) hold(name string, m *ebpf.Map) (bool, error) {
+	pinned, err := ebpf.LoadPinnedMap(filepath.Join(p.dir, name), nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("pinned map %s: %w", name, err)
+	}
+	defer pinned.Close()
+	there, err := pinned.Info()
+	if err != nil {
+		return false, fmt.Errorf("pinned map %s: %w", name, err)
+	}
+	ours, err := m.Info()
+	if err != nil {
+		return false, fmt.Errorf("map %s: %w", name, err)
+	}
+	a, known := there.ID()
+	b, _ := ours.ID()
+	return known && a == b, nil
 }
 
 // Mode is "tcx" or "clsact".

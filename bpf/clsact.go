@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -46,6 +47,25 @@ func attachClsact(h hook, vmac string) error {
 		return fmt.Errorf("attach %s to link %d: %w", h.name, h.ifindex, err)
 	}
 	return nil
+}
+
+// attachedClsact says whether our filter is at the hook with our program.
+func (s *Steer) attachedClsact(h hook) (bool, error) {
+	device := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: h.ifindex}}
+	filters, err := dump(func() ([]netlink.Filter, error) { return netlink.FilterList(device, h.clsact) })
+	if gone(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("list filters of link %d: %w", h.ifindex, err)
+	}
+	for _, f := range filters {
+		b, ok := f.(*netlink.BpfFilter)
+		if ok && b.Name == filterName(h.name, s.cfg.Name) && ebpf.ProgramID(b.Id) == s.programs[h.name] {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // detachClsact removes the filters of a vmac from a link, and clsact with the last filter of anybody.

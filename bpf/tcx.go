@@ -47,8 +47,7 @@ func (p pins) updateTCX(h hook) (link.Link, error) {
 		return nil, err
 	}
 	defer l.Close()
-	// The index is 0 once the device is gone.
-	if at := info.TCX(); at == nil || int(at.Ifindex) != h.ifindex || ebpf.AttachType(at.AttachType) != h.tcx {
+	if !h.has(info) {
 		return nil, nil
 	}
 	if err := l.Update(h.program); errors.Is(err, errSevered) {
@@ -62,6 +61,22 @@ func (p pins) updateTCX(h hook) (link.Link, error) {
 		return nil, fmt.Errorf("pinned link %s: %w", h.name, err)
 	}
 	return twin, nil
+}
+
+// has says whether a link is at the hook. Its index is 0 once it is detached or its device is gone.
+func (h hook) has(info *link.Info) bool {
+	at := info.TCX()
+	return at != nil && int(at.Ifindex) == h.ifindex && ebpf.AttachType(at.AttachType) == h.tcx
+}
+
+// attachedTCX says whether the pinned link of the hook is at it with our program.
+func (s *Steer) attachedTCX(h hook) (bool, error) {
+	l, info, err := openLink(filepath.Join(s.pins.dir, h.name))
+	if l == nil || err != nil {
+		return false, err
+	}
+	defer l.Close()
+	return h.has(info) && info.Program == s.programs[h.name], nil
 }
 
 // retireTCX, after commit, detaches the links that were not updated.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/berthdev/berth/bpf"
@@ -34,15 +35,38 @@ func (p *Path) attach(parent string, addrs map[netip.Addr]mac) error {
 		}
 	}
 	v.idleSince = time.Time{}
+	return p.add(v, addrs)
+}
+
+// add adds endpoints to a vmac that is ready.
+func (p *Path) add(v *vmac, addrs map[netip.Addr]mac) error {
 	for addr, src := range desiredRoutes(addrs, p.own, v.parentIndex) {
 		if err := errors.Join(
 			v.program.PutEndpoint(bpf.Endpoint{Address: addr, MAC: addrs[addr]}),
 			p.k.setNeighbour(v.index, addr, addrs[addr]),
 			p.k.setRoute(v.index, addr, src)); err != nil {
-			return fmt.Errorf("%q on %q: %w", v.name, parent, err)
+			return fmt.Errorf("%q on %q: %w", v.name, v.parent, err)
 		}
 	}
 	return nil
+}
+
+// restore gives addresses back, the last that was taken first. What the kernel does not take now, Run mends.
+func (p *Path) restore(replaced []Endpoint) error {
+	var errs []error
+	for _, ep := range slices.Backward(replaced) {
+		addr, m, err := p.desired.put(ep)
+		if v := p.vmacs[ep.Parent]; v != nil && err == nil {
+			err = p.add(v, map[netip.Addr]mac{addr: m})
+		}
+		if err != nil && !errors.Is(err, unix.ENODEV) {
+			errs = append(errs, fmt.Errorf("restore endpoint %s (%s): %w", addr, m, err))
+		}
+	}
+	if len(errs) > 0 {
+		p.wake()
+	}
+	return errors.Join(errs...)
 }
 
 // ready looks whether the vmac still is what it was.

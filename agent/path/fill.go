@@ -36,8 +36,9 @@ func (p *Path) fill(v *vmac) error {
 		}
 	}
 	note(p.fillGroups(v))
-	note(p.fillNeighbours(v, addrs))
-	note(p.fillRoutes(v, addrs))
+	note(fillAddresses(v.index, addrs, p.synced, p.k.neighbours, p.k.setNeighbour, p.k.deleteNeighbour))
+	routes := desiredRoutes(addrs, p.own, v.parentIndex)
+	note(fillAddresses(v.index, routes, p.synced, p.k.routes, p.k.setRoute, p.k.deleteRoute))
 	return errors.Join(errs...)
 }
 
@@ -57,38 +58,21 @@ func (p *Path) fillGroups(v *vmac) error {
 	return errors.Join(errs...)
 }
 
-func (p *Path) fillNeighbours(v *vmac, addrs map[netip.Addr]mac) error {
-	actual, err := p.k.neighbours(v.index)
+// fillAddresses makes what the link has per address as desired. What is not desired stays where that may be incomplete.
+func fillAddresses[V comparable](link int, desired map[netip.Addr]V, complete bool, list func(int) (map[netip.Addr]V, error),
+	set func(int, netip.Addr, V) error, remove func(int, netip.Addr) error) error {
+	actual, err := list(link)
 	if err != nil {
 		return err
 	}
-	set, remove := difference(addrs, actual, netip.Addr.Compare)
+	missing, surplus := difference(desired, actual, netip.Addr.Compare)
 	errs := []error{}
-	for _, a := range set {
-		errs = append(errs, p.k.setNeighbour(v.index, a, addrs[a]))
+	for _, a := range missing {
+		errs = append(errs, set(link, a, desired[a]))
 	}
-	for _, a := range remove {
-		if p.synced {
-			errs = append(errs, p.k.deleteNeighbour(v.index, a))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (p *Path) fillRoutes(v *vmac, addrs map[netip.Addr]mac) error {
-	actual, err := p.k.routes(v.index)
-	if err != nil {
-		return err
-	}
-	desired := desiredRoutes(addrs, p.own, v.parentIndex)
-	set, remove := difference(desired, actual, netip.Addr.Compare)
-	errs := []error{}
-	for _, a := range set {
-		errs = append(errs, p.k.setRoute(v.index, a, desired[a]))
-	}
-	for _, a := range remove {
-		if p.synced {
-			errs = append(errs, p.k.deleteRoute(v.index, a))
+	for _, a := range surplus {
+		if complete {
+			errs = append(errs, remove(link, a))
 		}
 	}
 	return errors.Join(errs...)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 )
 
@@ -110,6 +111,36 @@ type recorder struct {
 
 func (r *recorder) Helper()                        {}
 func (r *recorder) Errorf(format string, a ...any) { r.said += fmt.Sprintf(format, a...) }
+
+// programs are the IDs of the attached programs.
+func (n *node) programs() (ids []ebpf.ProgramID) {
+	n.t.Helper()
+	for _, name := range []string{"steer", "guard"} {
+		l, err := link.LoadPinnedLink(filepath.Join(n.cfg.PinDir, n.vmac().Name, name), nil)
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		info, err := l.Info()
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		ids = append(ids, info.Program)
+		l.Close()
+	}
+	return ids
+}
+
+// TestHealthyProgram: the half minute's round loads nothing where nothing is amiss.
+func TestHealthyProgram(t *testing.T) {
+	n := newCluster(t, 1).nodes[0]
+	n.start()
+	n.must("sync", n.pod(1).endpoints()...)
+	before := n.programs()
+	n.must("mend")
+	if now := n.programs(); !slices.Equal(now, before) {
+		t.Errorf("programs were %v, are %v", before, now)
+	}
+}
 
 // TestDetachedProgram takes the programs off, which no event tells: the half minute's round finds it.
 func TestDetachedProgram(t *testing.T) {
@@ -252,6 +283,39 @@ func TestForwardingKeepsRouterAdvertisements(t *testing.T) {
 	if got := value("ipv6/conf/" + n.vmac().Name + "/accept_ra"); got != "0" {
 		t.Errorf("vmac's accept_ra is %s", got)
 	}
+}
+
+// TestFailedAttach: an address that had an owner is its again, whether or not the new one's MAC had got to the kernel.
+func TestFailedAttach(t *testing.T) {
+	n := newCluster(t, 1).nodes[0]
+	n.start()
+	p := n.attached(1)
+	serve(t, p.NS, p.addrs...)
+	serve(t, n.NS, n.own()...)
+	eps := p.endpoints()
+	for i := range eps {
+		eps[i].MAC = []byte{2, 0, 0, 0, 0, 99}
+	}
+	eps = append(eps, n.otherEndpoint()[0], Endpoint{"nic9", addr("10.7.1.1"), eps[0].MAC})
+	for range 10 { // parents come in any order
+		if _, err := n.call(request{Op: "attach", Endpoints: eps}); err == nil {
+			t.Fatal("no error")
+		}
+		n.check(n.expect(p))
+	}
+	n.must("sync", p.endpoints()...)
+	n.check(n.expect(p))
+	_, _ = n.call(request{Op: "attach", Endpoints: eps})
+	if err := n.reaches(p); err != nil {
+		t.Error(err)
+	}
+	for _, a := range n.own() {
+		if _, err := ask(p.NS, "tcp", a); err != nil {
+			t.Errorf("%s: %v", a, err)
+		}
+	}
+	n.must("mend") // what is wanted is as before, too
+	n.check(n.expect(p))
 }
 
 func TestRefusals(t *testing.T) {

@@ -103,7 +103,7 @@ func (p *Path) SetMultihomed(addrs []netip.Addr) {
 }
 
 // Attach makes the path for these endpoints and returns when it is complete. If it fails, none of them is attached that
-// was not before.
+// was not before, and an address that was another MAC's is that again.
 func (p *Path) Attach(ctx context.Context, eps ...Endpoint) (err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -112,11 +112,12 @@ func (p *Path) Attach(ctx context.Context, eps ...Endpoint) (err error) {
 	}
 
 	parents := map[string]map[netip.Addr]mac{}
-	var added []Endpoint
+	var added, replaced []Endpoint
 	defer func() {
 		if err != nil {
+			restored := p.restore(replaced)
 			_, undone := p.detach(added)
-			err = errors.Join(err, undone)
+			err = errors.Join(err, restored, undone)
 		}
 	}()
 	for _, ep := range eps {
@@ -125,8 +126,10 @@ func (p *Path) Attach(ctx context.Context, eps ...Endpoint) (err error) {
 		if err != nil {
 			return err
 		}
-		if !had || before != m {
+		if !had {
 			added = append(added, ep)
+		} else if before != m {
+			replaced = append(replaced, Endpoint{ep.Parent, addr, before[:]})
 		}
 		if parents[ep.Parent] == nil {
 			parents[ep.Parent] = map[netip.Addr]mac{}

@@ -3,6 +3,7 @@
 package path
 
 import (
+	"fmt"
 	"net/netip"
 
 	"github.com/berthdev/berth/bpf"
@@ -16,6 +17,7 @@ type program interface {
 	SyncPrefixes(map[netip.Prefix]bpf.Class) error
 	Counters() (map[string]uint64, error)
 	Mode() string
+	Attached() (bool, error)
 	Close() error
 	Remove() error
 }
@@ -23,11 +25,15 @@ type program interface {
 var _ program = (*bpf.Steer)(nil)
 
 func attachProgram(cfg Config, v *vmac) (program, error) {
-	return bpf.Attach(bpf.Config{
+	steer, err := bpf.Attach(bpf.Config{
 		PinDir: cfg.PinDir,
 		Name:   v.name,
 		VMAC:   v.index,
 		Parent: v.parentIndex,
 		MAC:    v.mac,
 	})
+	if err != nil {
+		return nil, fmt.Errorf("attach the program of %q on %q: %w", v.name, v.parent, err)
+	}
+	return steer, nil
 }

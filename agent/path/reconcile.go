@@ -14,8 +14,8 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// reconcile makes the node as wanted. It goes on after an error, and returns all. With mend, the programs are attached anew,
-// in case someone has detached them, which no event tells.
+// reconcile makes the node as wanted. It goes on after an error, and returns all. With mend, it looks whether someone has
+// detached the programs, which no event tells.
 func (p *Path) reconcile(mend bool) error {
 	k := p.k
 	links, err := k.vmacs()
@@ -100,24 +100,37 @@ func (p *Path) ensure(parentName string, mend bool) (*vmac, error) {
 		}
 		v = &vmac{name: link.Attrs().Name, parent: parentName, parentIndex: parent.Attrs().Index}
 		v.index, v.mac = link.Attrs().Index, mac(link.Attrs().HardwareAddr)
-		mend = true
-		p.log.Info("vmac", "link", v.name, "parent", parentName, "mac", v.mac, "adopted", !created)
+		if v.program, err = attachProgram(p.cfg, v); err != nil {
+			return nil, err
+		}
+		p.log.Info("vmac", "link", v.name, "parent", parentName, "mac", v.mac, "adopted", !created, "attached by", v.program.Mode())
+	} else if mend {
+		if err := p.mendProgram(v); err != nil {
+			return nil, err
+		}
 	}
 	v.up = link.Attrs().Flags&net.FlagUp != 0
-	if mend {
-		program, err := attachProgram(p.cfg, v)
-		if err != nil {
-			return nil, fmt.Errorf("attach the program of %q on %q: %w", v.name, parentName, err)
-		}
-		if v.program != nil {
-			if err := v.program.Close(); err != nil {
-				p.log.Warn("close old program", "link", v.name, "err", err)
-			}
-		}
-		v.program = program
-	}
 	p.vmacs[parentName] = v
 	return v, nil
+}
+
+// mendProgram attaches the programs anew if they are not as they were left. To do so every time would have the kernel load
+// and verify them, while Attach waits.
+func (p *Path) mendProgram(v *vmac) error {
+	attached, err := v.program.Attached()
+	if attached && err == nil {
+		return nil
+	}
+	p.log.Warn("the program of a vmac is not as it was left; attaching it anew", "link", v.name, "parent", v.parent, "err", err)
+	program, err := attachProgram(p.cfg, v)
+	if err != nil {
+		return err
+	}
+	if err := v.program.Close(); err != nil {
+		p.log.Warn("close old program", "link", v.name, "err", err)
+	}
+	v.program = program
+	return nil
 }
 
 // translate brings the nftables table up to date.
