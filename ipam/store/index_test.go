@@ -231,19 +231,19 @@ func TestLost(t *testing.T) {
 		news func(*index)
 		want []string // MACs
 	}{
-		{"released", func(x *index) { x.put(with(lease(1, "p", "2", released, "me", "a"), "m1")) }, []string{"m1"}},
-		{"deleted", func(x *index) { x.deleted("p", lease(1, "p", "2", bound, "me", "a")) }, []string{"m1"}},
-		{"another node's", func(x *index) { x.put(with(lease(1, "p", "2", bound, "you", "b"), "m2")) }, []string{"m1"}},
-		{"another link", func(x *index) { x.put(with(lease(1, "p", "2", bound, "me", "a"), "m2")) }, []string{"m1"}},
-		{"another sandbox, the same link", func(x *index) { x.put(with(lease(1, "p", "2", bound, "me", "b"), "m1")) }, nil},
-		{"old news", func(x *index) { x.put(lease(1, "p", "0", released, "me", "a")) }, nil},
-		{"never ours", func(x *index) { x.put(lease(2, "p", "2", released, "you", "b")) }, nil},
+		{"released", func(x *index) { x.put(with(lease(1, "p", "6", released, "me", "a"), "m1")) }, []string{"m1"}},
+		{"deleted", func(x *index) { x.deleted("p", lease(1, "p", "6", bound, "me", "a")) }, []string{"m1"}},
+		{"another node's", func(x *index) { x.put(with(lease(1, "p", "6", bound, "you", "b"), "m2")) }, []string{"m1"}},
+		{"another link", func(x *index) { x.put(with(lease(1, "p", "6", bound, "me", "a"), "m2")) }, []string{"m1"}},
+		{"another sandbox, the same link", func(x *index) { x.put(with(lease(1, "p", "6", bound, "me", "b"), "m1")) }, nil},
+		{"old news", func(x *index) { x.put(lease(1, "p", "4", released, "me", "a")) }, nil},
+		{"never ours", func(x *index) { x.put(lease(2, "p", "6", released, "you", "b")) }, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			x := newIndex("me")
 			var got []string
 			x.lost = func(l *v1alpha1.IPLease) { got = append(got, l.Spec.Holder.MAC) }
-			x.put(with(lease(1, "p", "1", bound, "me", "a"), "m1"))
+			x.put(with(lease(1, "p", "5", bound, "me", "a"), "m1"))
 			tc.news(x)
 			if fmt.Sprint(got) != fmt.Sprint(tc.want) {
 				t.Errorf("lost %q, want %q", got, tc.want)
