@@ -8,10 +8,9 @@ import (
 
 // Args is what CNI_ARGS says.
 type Args struct {
-	Namespace   string // K8S_POD_NAMESPACE
-	Pod         string // K8S_POD_NAME
-	UID         string // K8S_POD_UID; empty from a runtime that does not pass it
-	ContainerID string // K8S_POD_INFRA_CONTAINER_ID
+	Namespace string // K8S_POD_NAMESPACE
+	Pod       string // K8S_POD_NAME
+	UID       string // K8S_POD_UID; empty from a runtime that does not pass it
 
 	// IPs asked for, each once, in order.
 	IPs []netip.Addr
@@ -41,8 +40,7 @@ func ParseArgs(s string) (Args, error) {
 			set(&args.Pod, value)
 		case "K8S_POD_UID":
 			set(&args.UID, value)
-		case "K8S_POD_INFRA_CONTAINER_ID":
-			set(&args.ContainerID, value)
+		case "K8S_POD_INFRA_CONTAINER_ID": // is CNI_CONTAINERID
 		case "IgnoreUnknown":
 			switch strings.ToLower(value) {
 			case "1", "true":

@@ -17,10 +17,11 @@ func TestParseArgs(t *testing.T) {
 	}{
 		{"none", "", Args{}},
 		{"containerd", "K8S_POD_INFRA_CONTAINER_ID=c1;K8S_POD_UID=u1;IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0",
-			Args{Namespace: "shop", Pod: "web-0", UID: "u1", ContainerID: "c1"}},
+			Args{Namespace: "shop", Pod: "web-0", UID: "u1"}},
 		{"Multus repeats the runtime's", "IgnoreUnknown=true;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0;K8S_POD_INFRA_CONTAINER_ID=c1;K8S_POD_UID=;" +
 			"IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0;K8S_POD_UID=u1",
-			Args{Namespace: "shop", Pod: "web-0", UID: "u1", ContainerID: "c1"}},
+			Args{Namespace: "shop", Pod: "web-0", UID: "u1"}},
+		{"known without a meaning", "K8S_POD_INFRA_CONTAINER_ID=c1;K8S_POD_NAME=web-0", Args{Pod: "web-0"}},
 		{"an empty value does not count", "K8S_POD_UID=u1;K8S_POD_UID=", Args{UID: "u1"}},
 		{"addresses", "IP=10.6.1.7/16,fd00::7,10.6.1.7", Args{IPs: addrs("10.6.1.7", "fd00::7")}},
 		{"addresses twice", "IP=10.6.1.7;IP=10.6.1.8,10.6.1.7/16", Args{IPs: addrs("10.6.1.7", "10.6.1.8")}},
@@ -67,8 +68,8 @@ func formatArgs(a Args) string {
 	for _, ip := range a.IPs {
 		ips = append(ips, ip.String())
 	}
-	return fmt.Sprintf("IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s;K8S_POD_UID=%s;K8S_POD_INFRA_CONTAINER_ID=%s;IP=%s",
-		a.Namespace, a.Pod, a.UID, a.ContainerID, strings.Join(ips, ","))
+	return fmt.Sprintf("IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s;K8S_POD_UID=%s;K8S_POD_INFRA_CONTAINER_ID=c1;IP=%s",
+		a.Namespace, a.Pod, a.UID, strings.Join(ips, ","))
 }
 
 // TestParseArgsFormat: what was formatted is read back, also if it comes twice.
@@ -80,7 +81,7 @@ func TestParseArgsFormat(t *testing.T) {
 			a, _ := netip.AddrFromSlice(rapid.SliceOfN(rapid.Byte(), n, n).Draw(t, "address"))
 			return a.Unmap()
 		})
-		want := Args{word.Draw(t, "namespace"), word.Draw(t, "pod"), word.Draw(t, "uid"), word.Draw(t, "container"), nil}
+		want := Args{word.Draw(t, "namespace"), word.Draw(t, "pod"), word.Draw(t, "uid"), nil}
 		want.IPs = MergeAddrs(nil, rapid.SliceOfN(ip, 0, 4).Draw(t, "ips")...)
 		s := formatArgs(want)
 		for _, in := range []string{s, s + ";" + s} {

@@ -32,6 +32,34 @@ func readMAC(netns, ifName string) (mac string) {
 	return mac
 }
 
+// setLinkDown takes a link of another network namespace down, if either is there. It does nothing in the caller's own namespace:
+// there the name may be that of the node's own link.
+func setLinkDown(netns, ifName string) {
+	var own, other unix.Stat_t
+	if unix.Stat("/proc/thread-self/ns/net", &own) != nil || unix.Stat(netns, &other) != nil ||
+		own.Dev == other.Dev && own.Ino == other.Ino {
+		return
+	}
+	inNamespace(netns, func() {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return
+		}
+		defer unix.Close(fd)
+		var req struct { // struct ifreq, with ifr_flags
+			name  [unix.IFNAMSIZ]byte
+			flags uint16
+			_     [22]byte
+		}
+		copy(req.name[:unix.IFNAMSIZ-1], ifName)
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCGIFFLAGS, uintptr(unsafe.Pointer(&req))); errno != 0 {
+			return
+		}
+		req.flags &^= unix.IFF_UP
+		_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSIFFLAGS, uintptr(unsafe.Pointer(&req)))
+	})
+}
+
 // useTentative lets a link use its IPv6 addresses while duplicate address detection still runs (RFC 4429), which otherwise
 // keeps a pod without IPv6 for its first second or two. Kernels without CONFIG_IPV6_OPTIMISTIC_DAD do not have the settings.
 func useTentative(netns, ifName string) {

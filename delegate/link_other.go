@@ -6,4 +6,6 @@ package delegate
 
 func readMAC(_, _ string) string { return "" }
 
+func setLinkDown(_, _ string) {}
+
 func useTentative(_, _ string) {}

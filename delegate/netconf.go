@@ -27,7 +27,6 @@ type Config struct {
 
 	Parent          string // "master": the host link. Empty: macvlan takes that of the default route
 	Mode            string // of macvlan; empty is bridge
-	MTU             int    // bytes; 0 is the parent's
 	LinkInContainer bool   // the parent is in the pod's namespace
 
 	IPAM IPAM
@@ -61,7 +60,6 @@ func ParseConfig(data []byte) (*Config, error) {
 		Type            string          `json:"type"`
 		Master          string          `json:"master"`
 		Mode            string          `json:"mode"`
-		MTU             int             `json:"mtu"`
 		LinkInContainer bool            `json:"linkInContainer"`
 		IPAM            json.RawMessage `json:"ipam"`
 		RuntimeConfig   struct {
@@ -80,7 +78,7 @@ func ParseConfig(data []byte) (*Config, error) {
 	}
 	c := &Config{
 		CNIVersion: raw.CNIVersion, Name: raw.Name, Type: raw.Type,
-		Parent: raw.Master, Mode: raw.Mode, MTU: raw.MTU, LinkInContainer: raw.LinkInContainer,
+		Parent: raw.Master, Mode: raw.Mode, LinkInContainer: raw.LinkInContainer,
 		ValidAttachments: raw.ValidAttachments,
 	}
 	var err error

@@ -38,7 +38,7 @@ func TestParseConfig(t *testing.T) {
 		in: `{"cniVersion":"1.0.0","name":"vlan910","type":"macvlan","master":"bond0.910","mode":"bridge","mtu":9000,"linkInContainer":true,
 			"unknown":{},"dns":{"nameservers":["10.0.0.1"]},
 			"ipam":{"type":"berth","socket":"/run/b.sock","ippools":["zone-a","zone-*"],"steering":"never","routes":[{"dst":"172.16.0.0/12","gw":"10.6.0.254"},{"dst":"fd00::1"}]}}`,
-		want: Config{CNIVersion: "1.0.0", Name: "vlan910", Type: "macvlan", Parent: "bond0.910", Mode: "bridge", MTU: 9000, LinkInContainer: true,
+		want: Config{CNIVersion: "1.0.0", Name: "vlan910", Type: "macvlan", Parent: "bond0.910", Mode: "bridge", LinkInContainer: true,
 			IPAM: IPAM{Socket: "/run/b.sock", Pools: []string{"zone-a", "zone-*"}, Steering: "Never", Routes: []Route{
 				{netip.MustParsePrefix("172.16.0.0/12"), netip.MustParseAddr("10.6.0.254")},
 				{netip.MustParsePrefix("fd00::1/128"), netip.Addr{}},
@@ -119,7 +119,7 @@ func TestParseConfigErrors(t *testing.T) {
 	tests := []struct{ in, want string }{
 		{``, "network configuration"},
 		{`[]`, "network configuration"},
-		{`{"mtu":"big"}`, "mtu"},
+		{`{"master":7}`, "master"},
 		{`{"name":"n"}`, `network "n": no ipam section; add "ipam": {"type": "berth"}`},
 		{`{"ipam":null}`, "no ipam section"},
 		{`{"ipam":[]}`, "ipam is no object"},

@@ -131,6 +131,13 @@ func call(path string, req *Request, timeout time.Duration) ([]byte, error) {
 	case errors.Is(err, errProtocol):
 		return nil, malformed(path, "an answer", err, nil)
 	case err != nil:
+		if path == PathDel {
+			// The main plugins take the link away only once IPAM has succeeded, so this error leaves it in the namespace of a
+			// sandbox whose processes are dead, and the kernel goes on answering ARP and NDP for its address. The controller
+			// may free that address before the agent is back, and another pod get it. The link is of no use to anyone: ADD is
+			// not called again in this sandbox. A DEL that succeeds removes it, up or down.
+			setLinkDown(req.NetNS, req.IfName)
+		}
 		return nil, types.NewError(types.ErrTryAgainLater, fmt.Sprintf("berth-agent does not answer at %s: %v; "+
 			"see whether the berth-agent pod of this node is running and ready", socket, err), "")
 	case code == 200:

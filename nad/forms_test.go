@@ -98,3 +98,58 @@ func FuzzPoolsAnnotation(f *testing.F) {
 		}
 	})
 }
+
+// FuzzRoutesAnnotation: whatever is accepted is a list of routes with a next hop of the same family each, means the same when
+// written again in either form, and the same in Spiderpool's annotation as in Berth's.
+func FuzzRoutesAnnotation(f *testing.F) {
+	f.Add("10.0.0.0/16 via 192.168.1.1; fd00:1::/64 via fd00::1;")
+	f.Add("10.0.0.0/16 via 192.168.1.1\n10.1.0.7 via ::ffff:192.168.1.1")
+	f.Add("default via 192.168.1.1")
+	f.Add("0.0.0.0/0 via 0.0.0.0; ::/0 via fe80::1%eth0")
+	f.Add(`[{"dst":"10.0.0.0/16","gw":"192.168.1.1"},{"dst":"fd00:1::1","gw":"fe80::1"}]`)
+	f.Add(`[{"dst":"10.0.1.7/16","gw":"fd00::1"}]`)
+	f.Add(`[{"dst":"10.0.0.0/16"}]`)
+	f.Add(`[{"dst":"10.0.0.0/16","gw":"192.168.1.1","via":"x"}] x`)
+	f.Add(`[null]`)
+	f.Fuzz(func(t *testing.T, in string) {
+		native, _, err := Resolve(Input{PodAnnotations: kv(RoutesAnnotation, in), IfName: "eth0"})
+		foreign, _, foreignErr := Resolve(Input{PodAnnotations: kv(spiderRoutes, in), IfName: "eth0"})
+		if (err == nil) != (foreignErr == nil) {
+			t.Fatalf("%q: %v in one annotation, %v in the other", in, err, foreignErr)
+		}
+		if err != nil {
+			if !strings.HasPrefix(err.Error(), "pod annotation "+RoutesAnnotation+": ") {
+				t.Errorf("%q: %v", in, err)
+			}
+			return
+		}
+		if diff := cmp.Diff(native, foreign, cmpAddrs); diff != "" {
+			t.Errorf("%q (-native +foreign):\n%s", in, diff)
+		}
+		if len(native.Routes) == 0 {
+			t.Errorf("%q: no route", in)
+		}
+		var short []string
+		var list []map[string]string
+		for _, r := range native.Routes {
+			if !r.ByPod || !r.Dst.IsValid() || r.Dst != r.Dst.Masked() || r.GW.Zone() != "" || r.Dst.Addr().Is4() != r.GW.Is4() || r.GW.Is4In6() {
+				t.Errorf("%q: route %v", in, r)
+			}
+			short = append(short, r.Dst.String()+" via "+r.GW.String())
+			list = append(list, map[string]string{"dst": r.Dst.String(), "gw": r.GW.String()})
+		}
+		long, err := json.Marshal(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range []string{strings.Join(short, ";"), string(long)} {
+			again, err := parseRoutes(s)
+			if err != nil {
+				t.Fatalf("%q as %q: %v", in, s, err)
+			}
+			if diff := cmp.Diff(native.Routes, again, cmpAddrs); diff != "" {
+				t.Errorf("%q as %q (-first +again):\n%s", in, s, diff)
+			}
+		}
+	})
+}

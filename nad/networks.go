@@ -185,9 +185,10 @@ func parseShort(item string) (network, error) {
 	return n, nil
 }
 
-// annotationError names the place, the annotation and its value.
+// annotationError names the place, the annotation and its value: that on one line and between back quotes, since JSON is hard
+// to read with each of its quotes escaped. Only a value with a back quote or an unprintable character in it is escaped.
 func annotationError(of, key, value string, err error) error {
-	return fmt.Errorf("%s annotation %s: %q %w", of, key, short(value), err)
+	return fmt.Errorf("%s annotation %s: %#q %w", of, key, short(strings.Join(strings.Fields(value), " ")), err)
 }
 
 // short keeps a message readable, since annotations may have 256 KiB.

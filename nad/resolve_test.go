@@ -282,6 +282,23 @@ func TestResolveErrors(t *testing.T) {
 	}
 }
 
+// TestErrorValue: a value stands in the message as it was written, on one line.
+func TestErrorValue(t *testing.T) {
+	const key = "pod annotation berth.dev/ippool: "
+	for _, test := range []struct{ value, want string }{
+		{`{"ipv4":[`, key + "`{\"ipv4\":[` is not {"},
+		{"{\n  \"ipv4\": [\n\t\"a\"\n}\n", key + "`{ \"ipv4\": [ \"a\" }` is not {"},
+		{"", key + "`` names no pool"},
+		{"a`b", key + "\"a`b\" has"},
+		{"a\x1b[1mb", key + `"a\x1b[1mb" has`},
+	} {
+		_, _, err := Resolve(Input{PodAnnotations: kv(PoolAnnotation, test.value), IfName: "eth0"})
+		if err == nil || !strings.HasPrefix(err.Error(), test.want) {
+			t.Errorf("%q:\n got %v\nwant %s", test.value, err, test.want)
+		}
+	}
+}
+
 func TestLongValue(t *testing.T) {
 	_, _, err := Resolve(Input{PodAnnotations: kv(PoolAnnotation, strings.Repeat("é", 10000)), IfName: "eth0"})
 	if err == nil || len(err.Error()) > 50000 {
