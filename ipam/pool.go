@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -86,6 +87,9 @@ func Compile(p *v1alpha1.IPPool) (*Pool, error) {
 	}
 	for i, ps := range p.Spec.Subnets {
 		s, err := compileSubnet(ps)
+		if err == nil && out.Steering != v1alpha1.SteeringNever {
+			err = s.shadowed()
+		}
 		if err != nil {
 			return nil, fmt.Errorf("pool %q: subnets[%d].%w", p.Name, i, err)
 		}
@@ -165,7 +169,7 @@ func compileSubnet(ps v1alpha1.PoolSubnet) (s Subnet, err error) {
 	}
 	if len(included) == 0 {
 		included = usable(s.Prefix)
-		for _, gw := range s.gateways() {
+		for _, gw := range append(s.gateways(), serviceGateways...) {
 			excluded = normalize(append(excluded, Range{gw, gw}))
 		}
 	}
@@ -173,7 +177,32 @@ func compileSubnet(ps v1alpha1.PoolSubnet) (s Subnet, err error) {
 	if s.Gateway.IsValid() && s.ranges.Contains(s.Gateway) {
 		return s, fmt.Errorf("gateway: %s is inside ips; exclude it", s.Gateway)
 	}
+	for _, gw := range serviceGateways {
+		if s.ranges.Contains(gw) {
+			return s, fmt.Errorf("ips: the service gateway, %s, is inside; exclude it", gw)
+		}
+	}
 	return s, nil
+}
+
+// serviceGateways are no pod's, and for a pod with steering no router's.
+var serviceGateways = []netip.Addr{
+	netip.MustParseAddr(v1alpha1.ServiceGateway4),
+	netip.MustParseAddr(v1alpha1.ServiceGateway6),
+}
+
+// shadowed says which router of the subnet a pod with steering would never find: at its address is vmac.
+func (s Subnet) shadowed() error {
+	const remedy = "is the service gateway, which hides a router of that address from pods; name another address of the router, or set steering: Never"
+	if slices.Contains(serviceGateways, s.Gateway) {
+		return fmt.Errorf("gateway: %s %s", s.Gateway, remedy)
+	}
+	for i, r := range s.Routes {
+		if slices.Contains(serviceGateways, r.GW) {
+			return fmt.Errorf("routes[%d].gw: %s %s", i, r.GW, remedy)
+		}
+	}
+	return nil
 }
 
 // gateways of the subnet and its routes: routers, whose addresses no pod may have.

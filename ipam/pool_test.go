@@ -27,9 +27,12 @@ func TestUsable(t *testing.T) {
 		{subnet: `cidr: 10.6.0.0/31`, v4: "10.6.0.0-10.6.0.1"},
 		{subnet: `{cidr: 10.6.0.0/31, gateway: 10.6.0.0}`, v4: "10.6.0.1"},
 		{subnet: `cidr: 10.6.0.9/32`, v4: "10.6.0.9"},
-		{subnet: `cidr: 0.0.0.0/0`, v4: "0.0.0.1-255.255.255.254"},
+		{subnet: `cidr: 0.0.0.0/0`, v4: "0.0.0.1-169.254.1.0,169.254.1.2-255.255.255.254"},
+		{subnet: `cidr: 169.254.1.0/30`, v4: "169.254.1.2"}, // without the service gateway
+		{subnet: `{cidr: 169.254.1.0/24, ips: ["169.254.1.1-169.254.1.9"], excludeIPs: ["169.254.1.1"]}`, v4: "169.254.1.2-169.254.1.9"},
+		{subnet: `cidr: "fe80::/126"`, v6: "fe80::2-fe80::3"},
 		{subnet: `cidr: "2001:db8::/64"`, v6: "2001:db8::1-2001:db8::ffff:ffff:ffff:ffff"},
-		{subnet: `{cidr: "2001:db8::/64", gateway: "fe80::1"}`, v6: "2001:db8::1-2001:db8::ffff:ffff:ffff:ffff"},
+		{subnet: `{cidr: "2001:db8::/64", gateway: "fe80::ff"}`, v6: "2001:db8::1-2001:db8::ffff:ffff:ffff:ffff"},
 		{subnet: `cidr: "2001:db8::/126"`, v6: "2001:db8::1-2001:db8::3"},
 		{subnet: `cidr: "2001:db8::/127"`, v6: "2001:db8::-2001:db8::1"},
 		{subnet: `cidr: "2001:db8::9/128"`, v6: "2001:db8::9"},
@@ -51,23 +54,29 @@ func TestCompileRefuses(t *testing.T) {
 		`{subnets: [{}]}`:                  `subnets[0].cidr: "" is not a CIDR such as 10.6.0.0/16`,
 		`{subnets: [{cidr: 10.6.0.0}]}`:    `subnets[0].cidr: "10.6.0.0" is not a CIDR`,
 		`{subnets: [{cidr: 10.6.1.0/16}]}`: `subnets[0].cidr: CIDR "10.6.1.0/16" has host bits; write "10.6.0.0/16"`,
-		`{subnets: [{cidr: 10.6.0.0/24}, {cidr: 10.6.0.0/16}]}`:                                               `subnets[1].cidr: 10.6.0.0/16 overlaps 10.6.0.0/24`,
-		`{subnets: [{cidr: 10.6.0.0/16, gateway: x}]}`:                                                        `subnets[0].gateway: "x" is not an IP address`,
-		`{subnets: [{cidr: 10.6.0.0/16, gateway: "fe80::1"}]}`:                                                `gateway: fe80::1 is not of the family of 10.6.0.0/16`,
-		`{subnets: [{cidr: 10.6.0.0/16, gateway: 10.6.0.5, ips: ["10.6.0.1-10.6.0.9"]}]}`:                     `gateway: 10.6.0.5 is inside ips; exclude it`,
-		`{subnets: [{cidr: 10.6.0.0/16, ips: ["10.6"]}]}`:                                                     `ips: "10.6" is not an IP address`,
-		`{subnets: [{cidr: 10.6.0.0/16, ips: ["10.7.0.1"]}]}`:                                                 `ips: "10.7.0.1" is not inside the subnet 10.6.0.0/16`,
-		`{subnets: [{cidr: 10.6.0.0/16, ips: ["10.6.255.0-10.7.0.1"]}]}`:                                      `ips: "10.6.255.0-10.7.0.1" is not inside`,
-		`{subnets: [{cidr: 10.6.0.0/16, ips: ["10.5.0.0-10.6.0.1"]}]}`:                                        `ips: "10.5.0.0-10.6.0.1" is not inside`,
-		`{subnets: [{cidr: 10.6.0.0/16, excludeIPs: ["2001:db8::1"]}]}`:                                       `excludeIPs: "2001:db8::1" is not inside`,
-		`{subnets: [{cidr: 10.6.0.0/16, routes: [{dst: 10.0.0.0/8}]}]}`:                                       `routes[0].gw: route to 10.0.0.0/8 has no gateway, nor has the subnet 10.6.0.0/16`,
-		`{subnets: [{cidr: 10.6.0.0/16, routes: [{dst: 10.0.0.0, gw: 10.6.0.1}]}]}`:                           `routes[0].dst: "10.0.0.0" is not a CIDR`,
-		`{subnets: [{cidr: 10.6.0.0/16, routes: [{dst: 10.0.0.0/8, gw: x}]}]}`:                                `routes[0].gw: "x" is not an IP address`,
-		`{subnets: [{cidr: 10.6.0.0/16, routes: [{dst: 10.0.0.0/8, gw: "fe80::1"}]}]}`:                        `route 10.0.0.0/8 via fe80::1 is not of the family of the subnet 10.6.0.0/16`,
-		`{subnets: [{cidr: 10.6.0.0/16, gateway: 10.6.0.1, routes: [{dst: "2001:db8::/32"}]}]}`:               `routes[0].dst: route 2001:db8::/32 via 10.6.0.1 is not of the family`,
-		`{subnets: [{cidr: 10.6.0.0/16}], nodeAffinity: {matchExpressions: [{key: a, operator: Near}]}}`:      `nodeAffinity: "Near"`,
-		`{subnets: [{cidr: 10.6.0.0/16}], namespaceAffinity: {matchExpressions: [{key: a, operator: Near}]}}`: `namespaceAffinity: "Near"`,
-		`{subnets: [{cidr: 10.6.0.0/16}], podAffinity: {matchLabels: {"a b": c}}}`:                            `podAffinity: `,
+		`{subnets: [{cidr: 10.6.0.0/24}, {cidr: 10.6.0.0/16}]}`:                                                                   `subnets[1].cidr: 10.6.0.0/16 overlaps 10.6.0.0/24`,
+		`{subnets: [{cidr: 10.6.0.0/16, gateway: x}]}`:                                                                            `subnets[0].gateway: "x" is not an IP address`,
+		`{subnets: [{cidr: 10.6.0.0/16, gateway: "fe80::1"}]}`:                                                                    `gateway: fe80::1 is not of the family of 10.6.0.0/16`,
+		`{subnets: [{cidr: "2001:db8::/64", gateway: "fe80::1"}]}`:                                                                `subnets[0].gateway: fe80::1 is the service gateway, which hides a router of that address from pods; name another address of the router, or set steering: Never`,
+		`{steering: Auto, subnets: [{cidr: 10.6.0.0/16}, {cidr: "2001:db8::/64", gateway: "FE80:0::1"}]}`:                         `subnets[1].gateway: fe80::1 is the service gateway`,
+		`{steering: Always, subnets: [{cidr: 169.254.0.0/16, gateway: 169.254.1.1}]}`:                                             `subnets[0].gateway: 169.254.1.1 is the service gateway`,
+		`{subnets: [{cidr: "2001:db8::/64", gateway: "2001:db8::1", routes: [{dst: "::/1"}, {dst: "8000::/1", gw: "fe80::1"}]}]}`: `subnets[0].routes[1].gw: fe80::1 is the service gateway`,
+		`{subnets: [{cidr: 169.254.0.0/16, ips: ["169.254.1.0/24"]}]}`:                                                            `subnets[0].ips: the service gateway, 169.254.1.1, is inside; exclude it`,
+		`{steering: Never, subnets: [{cidr: "fe80::/64", ips: ["fe80::1"]}]}`:                                                     `subnets[0].ips: the service gateway, fe80::1, is inside; exclude it`,
+		`{subnets: [{cidr: 10.6.0.0/16, gateway: 10.6.0.5, ips: ["10.6.0.1-10.6.0.9"]}]}`:                                         `gateway: 10.6.0.5 is inside ips; exclude it`,
+		`{subnets: [{cidr: 10.6.0.0/16, ips: ["10.6"]}]}`:                                                                         `ips: "10.6" is not an IP address`,
+		`{subnets: [{cidr: 10.6.0.0/16, ips: ["10.7.0.1"]}]}`:                                                                     `ips: "10.7.0.1" is not inside the subnet 10.6.0.0/16`,
+		`{subnets: [{cidr: 10.6.0.0/16, ips: ["10.6.255.0-10.7.0.1"]}]}`:                                                          `ips: "10.6.255.0-10.7.0.1" is not inside`,
+		`{subnets: [{cidr: 10.6.0.0/16, ips: ["10.5.0.0-10.6.0.1"]}]}`:                                                            `ips: "10.5.0.0-10.6.0.1" is not inside`,
+		`{subnets: [{cidr: 10.6.0.0/16, excludeIPs: ["2001:db8::1"]}]}`:                                                           `excludeIPs: "2001:db8::1" is not inside`,
+		`{subnets: [{cidr: 10.6.0.0/16, routes: [{dst: 10.0.0.0/8}]}]}`:                                                           `routes[0].gw: route to 10.0.0.0/8 has no gateway, nor has the subnet 10.6.0.0/16`,
+		`{subnets: [{cidr: 10.6.0.0/16, routes: [{dst: 10.0.0.0, gw: 10.6.0.1}]}]}`:                                               `routes[0].dst: "10.0.0.0" is not a CIDR`,
+		`{subnets: [{cidr: 10.6.0.0/16, routes: [{dst: 10.0.0.0/8, gw: x}]}]}`:                                                    `routes[0].gw: "x" is not an IP address`,
+		`{subnets: [{cidr: 10.6.0.0/16, routes: [{dst: 10.0.0.0/8, gw: "fe80::1"}]}]}`:                                            `route 10.0.0.0/8 via fe80::1 is not of the family of the subnet 10.6.0.0/16`,
+		`{subnets: [{cidr: 10.6.0.0/16, gateway: 10.6.0.1, routes: [{dst: "2001:db8::/32"}]}]}`:                                   `routes[0].dst: route 2001:db8::/32 via 10.6.0.1 is not of the family`,
+		`{subnets: [{cidr: 10.6.0.0/16}], nodeAffinity: {matchExpressions: [{key: a, operator: Near}]}}`:                          `nodeAffinity: "Near"`,
+		`{subnets: [{cidr: 10.6.0.0/16}], namespaceAffinity: {matchExpressions: [{key: a, operator: Near}]}}`:                     `namespaceAffinity: "Near"`,
+		`{subnets: [{cidr: 10.6.0.0/16}], podAffinity: {matchLabels: {"a b": c}}}`:                                                `podAffinity: `,
 	} {
 		p := manifest(t, "bad", spec)
 		_, err := Compile(p)
@@ -78,6 +87,19 @@ func TestCompileRefuses(t *testing.T) {
 		c := CompileOrRefuse(p)
 		if !strings.Contains(c.Refusal, want) || c.ServesNode(nil) || c.Families() != nil || c.Network != "default" {
 			t.Errorf("%s: serves: %+v", spec, c)
+		}
+	}
+}
+
+// Without steering, nothing hides a router at the service gateway's address.
+func TestRouterAtServiceGateway(t *testing.T) {
+	for _, subnet := range []string{
+		`{cidr: 169.254.0.0/16, gateway: 169.254.1.1}`,
+		`{cidr: "2001:db8::/64", gateway: "fe80::1"}`,
+		`{cidr: "2001:db8::/64", routes: [{dst: "::/0", gw: "fe80::1"}]}`,
+	} {
+		if _, err := Compile(manifest(t, "p", "{steering: Never, subnets: ["+subnet+"]}")); err != nil {
+			t.Errorf("%s: %v", subnet, err)
 		}
 	}
 }

@@ -86,8 +86,8 @@ func TestSubnetValidation(t *testing.T) {
 		// The gateway.
 		{name: "gateway excluded", subnets: `[{cidr: 10.6.0.0/16, gateway: 10.6.1.1, ips: [10.6.1.0/24], excludeIPs: [10.6.1.0-10.6.1.3]}]`},
 		{name: "gateway beside a range", subnets: `[{cidr: 10.6.0.0/16, gateway: 10.6.0.10, ips: [10.6.0.11-10.6.0.99, 10.6.0.1-10.6.0.9]}]`},
-		{name: "link-local gateway", subnets: `[{cidr: "2001:db8::/64", gateway: "fe80::1"}]`},
-		{name: "link-local gateway, ranges", subnets: `[{cidr: "2001:db8::/64", gateway: "fe80::1", ips: ["2001:db8::1-2001:db8::ffff"]}]`},
+		{name: "link-local gateway", subnets: `[{cidr: "2001:db8::/64", gateway: "fe80::ff"}]`},
+		{name: "link-local gateway, ranges", subnets: `[{cidr: "2001:db8::/64", gateway: "fe80::ff", ips: ["2001:db8::1-2001:db8::ffff"]}]`},
 		{name: "malformed gateway", subnets: `[{cidr: 10.6.0.0/16, gateway: 10.6.0}]`, want: []string{"subnets[0].gateway", `gateway "10.6.0" is not an address`}},
 		{name: "gateway with length", subnets: `[{cidr: 10.6.0.0/16, gateway: 10.6.0.1/16}]`, want: []string{"subnets[0].gateway", `"10.6.0.1/16"`}},
 		{name: "gateway of other family", subnets: `[{cidr: 10.6.0.0/16, gateway: "fe80::1"}]`, want: []string{"subnets[0].gateway", "gateway fe80::1 is not inside the subnet 10.6.0.0/16"}},
@@ -101,7 +101,7 @@ func TestSubnetValidation(t *testing.T) {
 
 		// Routes.
 		{name: "routes", subnets: `[{cidr: 10.6.0.0/16, gateway: 10.6.0.1, routes: [{dst: 172.16.0.0/12}, {dst: 0.0.0.0/0, gw: 10.6.0.254}]}]`},
-		{name: "route via link-local", subnets: `[{cidr: "2001:db8::/64", routes: [{dst: "::/0", gw: "fe80::1"}]}]`},
+		{name: "route via link-local", subnets: `[{cidr: "2001:db8::/64", routes: [{dst: "::/0", gw: "fe80::ff"}]}]`},
 		{name: "malformed dst", subnets: `[{cidr: 10.6.0.0/16, gateway: 10.6.0.1, routes: [{dst: default}]}]`, want: []string{"subnets[0].routes[0].dst", `route dst "default"`}},
 		{name: "dst with host bits", subnets: `[{cidr: 10.6.0.0/16, gateway: 10.6.0.1, routes: [{dst: 172.16.0.1/12}]}]`, want: []string{"routes[0].dst", "write 172.16.0.0/12"}},
 		{name: "dst of other family", subnets: `[{cidr: 10.6.0.0/16, gateway: 10.6.0.1, routes: [{dst: "::/0"}]}]`, want: []string{"subnets[0].routes", "route to ::/0 is of another family than the subnet 10.6.0.0/16"}},
@@ -133,6 +133,12 @@ func TestPoolValidation(t *testing.T) {
 		{name: "empty network", pool: "test", spec: `network: "", ` + subnets, want: []string{"spec.network", `network ""`}},
 		{name: "network too long", pool: "test", spec: "network: " + strings.Repeat("n", 64) + ", " + subnets, want: []string{"spec.network"}},
 		{name: "selectors", pool: "test", spec: subnets + ", nodeAffinity: {matchLabels: {zone: a}}, podAffinity: {matchExpressions: [{key: app, operator: In, values: [quotes]}, {key: x, operator: Exists}]}"},
+		{name: "router at the service gateway", pool: "test", spec: `subnets: [{cidr: 10.6.0.0/16, gateway: 10.6.0.1}, {cidr: "2001:db8::/64", gateway: "fe80::1"}]`,
+			want: []string{"spec.subnets", "gateway fe80::1 is the service gateway", "another address of the router, or set steering: Never"}},
+		{name: "written differently", pool: "test", spec: `steering: Always, subnets: [{cidr: "2001:db8::/64", gateway: "FE80:0::0001"}]`, want: []string{"gateway FE80:0::0001 is"}},
+		{name: "IPv4 router at the service gateway", pool: "test", spec: `steering: Auto, subnets: [{cidr: 169.254.0.0/16, gateway: 169.254.1.1}]`, want: []string{"gateway 169.254.1.1 is"}},
+		{name: "route via the service gateway", pool: "test", spec: `subnets: [{cidr: "2001:db8::/64", gateway: "fe80::2", routes: [{dst: "::/1"}, {dst: "8000::/1", gw: "fe80::1"}]}]`, want: []string{"spec.subnets", "a route gw is the service gateway, 169.254.1.1 or fe80::1", "set steering: Never"}},
+		{name: "no steering", pool: "test", spec: `steering: Never, subnets: [{cidr: 169.254.0.0/16, gateway: 169.254.1.1}, {cidr: "2001:db8::/64", gateway: "fe80::1", routes: [{dst: "::/1", gw: "fe80::1"}]}]`},
 		{name: "operator", pool: "test", spec: subnets + ", nodeAffinity: {matchExpressions: [{key: zone, operator: Equals, values: [a]}]}", want: []string{"spec.nodeAffinity", "In and NotIn"}},
 		{name: "In without values", pool: "test", spec: subnets + ", namespaceAffinity: {matchExpressions: [{key: zone, operator: In}]}", want: []string{"spec.namespaceAffinity"}},
 		{name: "Exists with values", pool: "test", spec: subnets + ", podAffinity: {matchExpressions: [{key: zone, operator: Exists, values: [a]}]}", want: []string{"spec.podAffinity"}},

@@ -31,6 +31,9 @@ type IPPool struct {
 }
 
 // IPPoolSpec is what a person writes.
+//
+// +kubebuilder:validation:XValidation:rule=`(has(self.steering) && self.steering == 'Never') || !self.subnets.exists(s, has(s.gateway) && isIP(s.gateway) && string(ip(s.gateway)) in ['169.254.1.1', 'fe80::1'])`,messageExpression=`self.subnets.map(s, has(s.gateway) && isIP(s.gateway) && string(ip(s.gateway)) in ['169.254.1.1', 'fe80::1'], 'gateway ' + s.gateway + ' is the service gateway, which hides a router of that address from pods; name another address of the router, or set steering: Never')[0]`,fieldPath=".subnets"
+// +kubebuilder:validation:XValidation:rule=`(has(self.steering) && self.steering == 'Never') || !self.subnets.exists(s, has(s.routes) && s.routes.exists(r, has(r.gw) && isIP(r.gw) && string(ip(r.gw)) in ['169.254.1.1', 'fe80::1']))`,message=`a route gw is the service gateway, 169.254.1.1 or fe80::1, which hides a router of that address from pods; name another address of the router, or set steering: Never`,fieldPath=".subnets"
 type IPPoolSpec struct {
 	// Network names the L2 domain, e.g. "vlan910". An address is unique within its network,
 	// so isolated networks may use the same CIDR.
@@ -86,6 +89,13 @@ const (
 	SteeringNever  Steering = "Never"
 )
 
+// The service gateway: in pods with steering the node itself, so no router and no pod may have these addresses there.
+// They are those of package bpf.
+const (
+	ServiceGateway4 = "169.254.1.1"
+	ServiceGateway6 = "fe80::1"
+)
+
 // PoolSubnet is one CIDR of a pool and the part of it that is given out.
 //
 // +kubebuilder:validation:XValidation:rule=`!isCIDR(self.cidr) || !has(self.ips) || self.ips.all(e, e.split('-', 2).all(a, isIP(a) ? cidr(self.cidr).containsIP(a) : !isCIDR(a) || cidr(self.cidr).containsCIDR(a)))`,messageExpression=`self.ips.map(e, !e.split('-', 2).all(a, isIP(a) ? cidr(self.cidr).containsIP(a) : !isCIDR(a) || cidr(self.cidr).containsCIDR(a)), 'ips entry ' + e + ' is not inside the subnet ' + self.cidr)[0]`,fieldPath=".ips"
@@ -105,8 +115,8 @@ type PoolSubnet struct {
 	// +kubebuilder:validation:XValidation:rule=`!isCIDR(self) || cidr(self).ip().isGlobalUnicast() || (cidr(self).ip().family() == 4 && cidr(self).ip().isLinkLocalUnicast())`,messageExpression=`'cidr ' + self + ' is not a range of unicast addresses that can be routed to a pod'`
 	CIDR string `json:"cidr"`
 	// IPs are the addresses to give out: single addresses, ranges "FIRST-LAST", or CIDRs (whole, every address of it).
-	// Empty: the whole subnet but its network, broadcast (IPv4) or subnet-router anycast (IPv6) address, the gateway
-	// and the next hops of routes.
+	// Empty: the whole subnet but its network, broadcast (IPv4) or subnet-router anycast (IPv6) address, the gateway,
+	// the next hops of routes and the service gateway.
 	//
 	// +kubebuilder:validation:MaxItems=128
 	// +listType=atomic
