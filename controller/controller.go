@@ -37,7 +37,8 @@ type Config struct {
 	MetricsAddress, HealthAddress string
 	// Interval of looks at the leases.
 	Interval time.Duration
-	// ConfirmAfter is the time between the first look that finds a pod gone and the one that may free its lease.
+	// ConfirmAfter is the least time between the first look that finds a pod gone and the one that may free its lease. It is the
+	// grace period of the pod, and a little more, where that is longer and a look has seen the pod.
 	ConfirmAfter time.Duration
 	// ForgetAfter is how long a released lease is remembered, with its last holder.
 	ForgetAfter time.Duration
@@ -45,12 +46,15 @@ type Config struct {
 	LeaseDuration, RenewDeadline, RetryPeriod time.Duration
 
 	Log *slog.Logger
+
+	manyInProcess bool // in tests: the names of controllers are unique per process
 }
 
 // Defaults of the times in Config.
 const (
 	DefaultInterval = 15 * time.Second
-	// DefaultConfirmAfter exceeds the 30 s that a kubelet gives a pod's containers by default when its object is deleted by force.
+	// DefaultConfirmAfter exceeds the default grace period, 30 s. A kubelet gives it to a pod whose object was deleted by force; one
+	// with a longer grace period, which no look of this process has seen, may still run after that time.
 	DefaultConfirmAfter = 45 * time.Second
 	// DefaultForgetAfter lets the new sandbox of a pod find its address again, and bounds what a day of short-lived pods leaves in etcd.
 	DefaultForgetAfter = time.Hour
@@ -111,7 +115,7 @@ func options(cfg Config, log logr.Logger) ctrl.Options {
 				&corev1.Node{}: {Transform: stripNode},
 			},
 		},
-		Controller: config.Controller{SkipNameValidation: new(true)},
+		Controller: config.Controller{SkipNameValidation: &cfg.manyInProcess},
 	}
 	for _, d := range []struct {
 		from time.Duration
@@ -134,17 +138,21 @@ func newScheme() *runtime.Scheme {
 	return s
 }
 
-// stripPod keeps of a pod what judge reads, so that the cache of a large cluster stays small.
+// stripPod keeps of a pod what judge and gracePeriod read, so that the cache of a large cluster stays small.
 func stripPod(o any) (any, error) {
 	p, ok := o.(*corev1.Pod)
 	if !ok {
 		return o, nil
 	}
-	meta := metav1.ObjectMeta{Name: p.Name, Namespace: p.Namespace, UID: p.UID, ResourceVersion: p.ResourceVersion, DeletionTimestamp: p.DeletionTimestamp}
+	meta := metav1.ObjectMeta{
+		Name: p.Name, Namespace: p.Namespace, UID: p.UID, ResourceVersion: p.ResourceVersion,
+		DeletionTimestamp: p.DeletionTimestamp, DeletionGracePeriodSeconds: p.DeletionGracePeriodSeconds,
+	}
 	if uid, ok := p.Annotations[corev1.MirrorPodAnnotationKey]; ok {
 		meta.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: uid}
 	}
-	return &corev1.Pod{ObjectMeta: meta, Status: corev1.PodStatus{
+	spec := corev1.PodSpec{TerminationGracePeriodSeconds: p.Spec.TerminationGracePeriodSeconds}
+	return &corev1.Pod{ObjectMeta: meta, Spec: spec, Status: corev1.PodStatus{
 		Phase:                      p.Status.Phase,
 		InitContainerStatuses:      stripStates(p.Status.InitContainerStatuses),
 		ContainerStatuses:          stripStates(p.Status.ContainerStatuses),

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"math"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -19,7 +20,7 @@ type snapshot struct {
 
 // plan is what is to be done about a snapshot.
 type plan struct {
-	// release are the bound leases whose pod was gone at two looks, confirmAfter or more apart. A live look comes before the write.
+	// release are the bound leases whose pod was gone at two looks, as far apart as wait says. A live look comes before the write.
 	release []*v1alpha1.IPLease
 	// forget are the leases released long ago.
 	forget []*v1alpha1.IPLease
@@ -36,18 +37,22 @@ type holding struct {
 	containerID string
 }
 
-// sweeper remembers since when holdings look dead. It decides, and does nothing.
+// graceMargin is what a kubelet may need besides a pod's grace period: to learn of the deletion, and to have killed what did not end.
+const graceMargin = 15 * time.Second
+
+// sweeper remembers since when holdings look dead, and how long their pods may take to stop. It decides, and does nothing.
 type sweeper struct {
-	confirmAfter time.Duration // from the first look that finds the pod gone to the one that may free
+	confirmAfter time.Duration // at least, from the first look that finds the pod gone to the one that may free
 	forgetAfter  time.Duration // from release to deletion of the object
 
 	firstSeen map[holding]time.Time
+	grace     map[types.UID]time.Duration // by the holder's UID, of pods seen that were not finished; bound leases name each
 }
 
 // look at a snapshot and say what is to be done.
 func (s *sweeper) look(snap snapshot) plan {
 	out := plan{inDoubt: map[string]int{}}
-	still := map[holding]time.Time{}
+	still, grace := map[holding]time.Time{}, map[types.UID]time.Duration{}
 	for i := range snap.leases {
 		l := &snap.leases[i]
 		switch l.Spec.Phase {
@@ -61,7 +66,11 @@ func (s *sweeper) look(snap snapshot) plan {
 			continue
 		}
 		pod, node := snap.of(l)
-		switch f := judge(l, pod, node); f.verdict {
+		f := judge(l, pod, node)
+		if d, ok := s.graceOf(l, pod, f); ok {
+			grace[l.Spec.Holder.UID] = d
+		}
+		switch f.verdict {
 		case doubt:
 			out.inDoubt[f.reason]++
 		case dead:
@@ -71,7 +80,7 @@ func (s *sweeper) look(snap snapshot) plan {
 				since = snap.now
 			}
 			still[key] = since
-			if seen && snap.now.Sub(since) >= s.confirmAfter {
+			if seen && snap.now.Sub(since) >= s.wait(grace[key.pod], node) {
 				out.release = append(out.release, l)
 			} else {
 				out.suspects++
@@ -79,7 +88,42 @@ func (s *sweeper) look(snap snapshot) plan {
 		}
 	}
 	s.firstSeen = still // whoever was seen alive, or is gone, starts anew
+	s.grace = grace
 	return out
+}
+
+// graceOf the holder's pod: what it says while it is there, what it said once it is gone. A finished pod needs none.
+func (s *sweeper) graceOf(l *v1alpha1.IPLease, pod *corev1.Pod, f finding) (time.Duration, bool) {
+	h := l.Spec.Holder
+	switch {
+	case h == nil || h.UID == "" || f.reason == podFinished:
+		return 0, false
+	case pod != nil && isHolder(pod, h):
+		return gracePeriod(pod), true
+	}
+	d, ok := s.grace[h.UID]
+	return d, ok
+}
+
+// gracePeriod that the kubelet gives the pod should its object vanish: that of the deletion under way, or else that of its spec.
+func gracePeriod(pod *corev1.Pod) time.Duration {
+	var seconds int64
+	for _, s := range []*int64{pod.Spec.TerminationGracePeriodSeconds, pod.DeletionGracePeriodSeconds} {
+		if s != nil {
+			seconds = max(seconds, *s)
+		}
+	}
+	const most = math.MaxInt64 / int64(time.Second) / 2 // there is no upper limit in the API
+	return time.Duration(min(seconds, most)) * time.Second
+}
+
+// wait from the first look that finds a pod gone to the one that may free its lease. Whoever taints a node out-of-service vouches for
+// its being down: nothing on it is left to stop.
+func (s *sweeper) wait(grace time.Duration, node *corev1.Node) time.Duration {
+	if grace == 0 || node != nil && outOfService(node) {
+		return s.confirmAfter
+	}
+	return max(s.confirmAfter, grace+graceMargin)
 }
 
 // alive takes back a suspicion that a live look has refuted.

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"math"
 	"testing"
 	"time"
 
@@ -20,6 +21,13 @@ func at(after time.Duration, leases []v1alpha1.IPLease, pods ...*corev1.Pod) sna
 	return s
 }
 
+// patient is p with seconds of grace.
+func patient(p *corev1.Pod, seconds int64) *corev1.Pod {
+	p = p.DeepCopy()
+	p.Spec.TerminationGracePeriodSeconds = &seconds
+	return p
+}
+
 func TestSweeperWantsTwoLooks(t *testing.T) {
 	alive := pod("p", "u", corev1.PodRunning)
 	l := []v1alpha1.IPLease{held("10.6.0.1", "p", "u")}
@@ -27,8 +35,15 @@ func TestSweeperWantsTwoLooks(t *testing.T) {
 		after              time.Duration
 		pods               []*corev1.Pod
 		leases             []v1alpha1.IPLease
+		node               *corev1.Node // nil: ready
 		releases, suspects int
 	}
+	slow := patient(alive, 600)
+	leaving := patient(alive, 30)
+	leaving.DeletionGracePeriodSeconds = new(int64(600))
+	finished := patient(pod("p", "u", corev1.PodSucceeded, corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}), 600)
+	successor := patient(pod("p", "v", corev1.PodRunning), 0)
+	forever := patient(alive, math.MaxInt64)
 	again := held("10.6.0.1", "p", "u")
 	again.Spec.Holder.ContainerID = "another sandbox"
 	for _, tc := range []struct {
@@ -61,6 +76,53 @@ func TestSweeperWantsTwoLooks(t *testing.T) {
 			{after: 50 * time.Second, leases: []v1alpha1.IPLease{again}, suspects: 1},
 			{after: 95 * time.Second, leases: []v1alpha1.IPLease{again}, releases: 1},
 		}},
+		{"with a long grace period", []look{
+			{after: 0, leases: l, pods: []*corev1.Pod{slow}},
+			{after: 15 * time.Second, leases: l, suspects: 1},
+			{after: 60 * time.Second, leases: l, suspects: 1},
+			{after: 629 * time.Second, leases: l, suspects: 1},
+			{after: 630 * time.Second, leases: l, releases: 1},
+		}},
+		{"replaced, with a long grace period", []look{
+			{after: 0, leases: l, pods: []*corev1.Pod{slow}},
+			{after: 15 * time.Second, leases: l, pods: []*corev1.Pod{successor}, suspects: 1},
+			{after: 629 * time.Second, leases: l, pods: []*corev1.Pod{successor}, suspects: 1},
+			{after: 630 * time.Second, leases: l, pods: []*corev1.Pod{successor}, releases: 1},
+		}},
+		{"another sandbox, with a long grace period", []look{
+			{after: 0, leases: l, pods: []*corev1.Pod{slow}},
+			{after: 15 * time.Second, leases: l, suspects: 1},
+			{after: 30 * time.Second, leases: []v1alpha1.IPLease{again}, suspects: 1},
+			{after: 644 * time.Second, leases: []v1alpha1.IPLease{again}, suspects: 1},
+			{after: 645 * time.Second, leases: []v1alpha1.IPLease{again}, releases: 1},
+		}},
+		{"deleted with a longer grace period, then by force", []look{
+			{after: 0, leases: l, pods: []*corev1.Pod{leaving}},
+			{after: 15 * time.Second, leases: l, suspects: 1},
+			{after: 629 * time.Second, leases: l, suspects: 1},
+			{after: 630 * time.Second, leases: l, releases: 1},
+		}},
+		{"with a short grace period", []look{
+			{after: 0, leases: l, pods: []*corev1.Pod{patient(alive, 1)}},
+			{after: 15 * time.Second, leases: l, suspects: 1},
+			{after: 59 * time.Second, leases: l, suspects: 1},
+			{after: 60 * time.Second, leases: l, releases: 1},
+		}},
+		{"with a grace period beyond all time", []look{
+			{after: 0, leases: l, pods: []*corev1.Pod{forever}},
+			{after: 15 * time.Second, leases: l, suspects: 1},
+			{after: 24 * time.Hour, leases: l, suspects: 1},
+		}},
+		{"finished: nothing is left to stop", []look{
+			{after: 0, leases: l, pods: []*corev1.Pod{slow}},
+			{after: 15 * time.Second, leases: l, pods: []*corev1.Pod{finished}, suspects: 1},
+			{after: 60 * time.Second, leases: l, pods: []*corev1.Pod{finished}, releases: 1},
+		}},
+		{"node out of service: nobody stops anything", []look{
+			{after: 0, leases: l, pods: []*corev1.Pod{slow}},
+			{after: 15 * time.Second, leases: l, node: node("n", corev1.ConditionFalse, corev1.TaintNodeOutOfService), suspects: 1},
+			{after: 60 * time.Second, leases: l, node: node("n", corev1.ConditionFalse, corev1.TaintNodeOutOfService), releases: 1},
+		}},
 		{"lease gone and back", []look{
 			{after: 0, leases: l, suspects: 1},
 			{after: 30 * time.Second},
@@ -70,12 +132,36 @@ func TestSweeperWantsTwoLooks(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			s := sweeper{confirmAfter: 45 * time.Second, forgetAfter: time.Hour}
 			for i, k := range tc.looks {
-				got := s.look(at(k.after, k.leases, k.pods...))
+				snap := at(k.after, k.leases, k.pods...)
+				if k.node != nil {
+					snap.nodes[k.node.Name] = k.node
+				}
+				got := s.look(snap)
 				if len(got.release) != k.releases || got.suspects != k.suspects {
 					t.Errorf("look %d: %d to release and %d suspects, want %d and %d", i, len(got.release), got.suspects, k.releases, k.suspects)
 				}
 			}
 		})
+	}
+}
+
+// What is remembered of pods is what the cache keeps of them, and no longer than a lease names them.
+func TestSweeperRemembersGracePeriods(t *testing.T) {
+	s := sweeper{confirmAfter: 45 * time.Second}
+	full := patient(pod("p", "u", corev1.PodRunning), 600)
+	stripped, err := stripPod(full)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := []v1alpha1.IPLease{held("10.6.0.1", "p", "u")}
+	s.look(at(0, l, stripped.(*corev1.Pod)))
+	s.look(at(15*time.Second, l))
+	if got := s.grace["u"]; got != 10*time.Minute || len(s.grace) != 1 {
+		t.Errorf("%v, want the ten minutes of the pod that is gone", s.grace)
+	}
+	s.look(at(30*time.Second, nil))
+	if len(s.grace) != 0 {
+		t.Errorf("%v, though no lease names a pod", s.grace)
 	}
 }
 

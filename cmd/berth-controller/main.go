@@ -68,7 +68,7 @@ func command(run runFunc) *cobra.Command {
 	f.BoolVar(&cfg.NoLeaderElection, "no-leader-election", false, "run without a leader election lease; only ever as the one process")
 	f.DurationVar(&cfg.Interval, "gc-interval", controller.DefaultInterval, "time between looks at the leases")
 	f.DurationVar(&cfg.ConfirmAfter, "gc-confirm-after", controller.DefaultConfirmAfter,
-		"time between the first look that finds a pod gone and the one that may free its lease; below 30s a pod deleted by force may still run")
+		"least time between the first look that finds a pod gone and the one that may free its lease; 15s more than the pod's grace period if that is longer and known")
 	f.DurationVar(&cfg.ForgetAfter, "forget-after", controller.DefaultForgetAfter,
 		"time after its release at which a lease, which remembers its last holder, is deleted")
 	return cmd
