@@ -185,15 +185,16 @@ func compileSubnet(ps v1alpha1.PoolSubnet) (s Subnet, err error) {
 	return s, nil
 }
 
-// serviceGateways are no pod's, and for a pod with steering no router's.
+// serviceGateways are no pod's, and no router's where there is a vmac.
 var serviceGateways = []netip.Addr{
 	netip.MustParseAddr(v1alpha1.ServiceGateway4),
 	netip.MustParseAddr(v1alpha1.ServiceGateway6),
 }
 
-// shadowed says which router of the subnet a pod with steering would never find: at its address is vmac.
+// shadowed says which router of the subnet a pod with steering would never find: at its address is vmac. Children of a macvlan
+// in bridge mode find vmac there with every value of steering, but a pool does not know who uses it.
 func (s Subnet) shadowed() error {
-	const remedy = "is the service gateway, which hides a router of that address from pods; name another address of the router, or set steering: Never"
+	const remedy = "is the service gateway, which hides a router of that address from pods; name another address of the router, or, unless by macvlan in bridge mode, set steering: Never"
 	if slices.Contains(serviceGateways, s.Gateway) {
 		return fmt.Errorf("gateway: %s %s", s.Gateway, remedy)
 	}

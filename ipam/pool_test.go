@@ -57,7 +57,7 @@ func TestCompileRefuses(t *testing.T) {
 		`{subnets: [{cidr: 10.6.0.0/24}, {cidr: 10.6.0.0/16}]}`:                                                                   `subnets[1].cidr: 10.6.0.0/16 overlaps 10.6.0.0/24`,
 		`{subnets: [{cidr: 10.6.0.0/16, gateway: x}]}`:                                                                            `subnets[0].gateway: "x" is not an IP address`,
 		`{subnets: [{cidr: 10.6.0.0/16, gateway: "fe80::1"}]}`:                                                                    `gateway: fe80::1 is not of the family of 10.6.0.0/16`,
-		`{subnets: [{cidr: "2001:db8::/64", gateway: "fe80::1"}]}`:                                                                `subnets[0].gateway: fe80::1 is the service gateway, which hides a router of that address from pods; name another address of the router, or set steering: Never`,
+		`{subnets: [{cidr: "2001:db8::/64", gateway: "fe80::1"}]}`:                                                                `subnets[0].gateway: fe80::1 is the service gateway, which hides a router of that address from pods; name another address of the router, or, unless by macvlan in bridge mode, set steering: Never`,
 		`{steering: Auto, subnets: [{cidr: 10.6.0.0/16}, {cidr: "2001:db8::/64", gateway: "FE80:0::1"}]}`:                         `subnets[1].gateway: fe80::1 is the service gateway`,
 		`{steering: Always, subnets: [{cidr: 169.254.0.0/16, gateway: 169.254.1.1}]}`:                                             `subnets[0].gateway: 169.254.1.1 is the service gateway`,
 		`{subnets: [{cidr: "2001:db8::/64", gateway: "2001:db8::1", routes: [{dst: "::/1"}, {dst: "8000::/1", gw: "fe80::1"}]}]}`: `subnets[0].routes[1].gw: fe80::1 is the service gateway`,
@@ -91,7 +91,7 @@ func TestCompileRefuses(t *testing.T) {
 	}
 }
 
-// Without steering, nothing hides a router at the service gateway's address.
+// Interfaces without a vmac may have a router at the service gateway's address.
 func TestRouterAtServiceGateway(t *testing.T) {
 	for _, subnet := range []string{
 		`{cidr: 169.254.0.0/16, gateway: 169.254.1.1}`,

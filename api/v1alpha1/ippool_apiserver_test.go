@@ -134,7 +134,7 @@ func TestPoolValidation(t *testing.T) {
 		{name: "network too long", pool: "test", spec: "network: " + strings.Repeat("n", 64) + ", " + subnets, want: []string{"spec.network"}},
 		{name: "selectors", pool: "test", spec: subnets + ", nodeAffinity: {matchLabels: {zone: a}}, podAffinity: {matchExpressions: [{key: app, operator: In, values: [quotes]}, {key: x, operator: Exists}]}"},
 		{name: "router at the service gateway", pool: "test", spec: `subnets: [{cidr: 10.6.0.0/16, gateway: 10.6.0.1}, {cidr: "2001:db8::/64", gateway: "fe80::1"}]`,
-			want: []string{"spec.subnets", "gateway fe80::1 is the service gateway", "another address of the router, or set steering: Never"}},
+			want: []string{"spec.subnets", "gateway fe80::1 is the service gateway", "another address of the router, or, unless by macvlan in bridge mode, set steering: Never"}},
 		{name: "written differently", pool: "test", spec: `steering: Always, subnets: [{cidr: "2001:db8::/64", gateway: "FE80:0::0001"}]`, want: []string{"gateway FE80:0::0001 is"}},
 		{name: "IPv4 router at the service gateway", pool: "test", spec: `steering: Auto, subnets: [{cidr: 169.254.0.0/16, gateway: 169.254.1.1}]`, want: []string{"gateway 169.254.1.1 is"}},
 		{name: "route via the service gateway", pool: "test", spec: `subnets: [{cidr: "2001:db8::/64", gateway: "fe80::2", routes: [{dst: "::/1"}, {dst: "8000::/1", gw: "fe80::1"}]}]`, want: []string{"spec.subnets", "a route gw is the service gateway, 169.254.1.1 or fe80::1", "set steering: Never"}},

@@ -32,8 +32,8 @@ type IPPool struct {
 
 // IPPoolSpec is what a person writes.
 //
-// +kubebuilder:validation:XValidation:rule=`(has(self.steering) && self.steering == 'Never') || !self.subnets.exists(s, has(s.gateway) && isIP(s.gateway) && string(ip(s.gateway)) in ['169.254.1.1', 'fe80::1'])`,messageExpression=`self.subnets.map(s, has(s.gateway) && isIP(s.gateway) && string(ip(s.gateway)) in ['169.254.1.1', 'fe80::1'], 'gateway ' + s.gateway + ' is the service gateway, which hides a router of that address from pods; name another address of the router, or set steering: Never')[0]`,fieldPath=".subnets"
-// +kubebuilder:validation:XValidation:rule=`(has(self.steering) && self.steering == 'Never') || !self.subnets.exists(s, has(s.routes) && s.routes.exists(r, has(r.gw) && isIP(r.gw) && string(ip(r.gw)) in ['169.254.1.1', 'fe80::1']))`,message=`a route gw is the service gateway, 169.254.1.1 or fe80::1, which hides a router of that address from pods; name another address of the router, or set steering: Never`,fieldPath=".subnets"
+// +kubebuilder:validation:XValidation:rule=`(has(self.steering) && self.steering == 'Never') || !self.subnets.exists(s, has(s.gateway) && isIP(s.gateway) && string(ip(s.gateway)) in ['169.254.1.1', 'fe80::1'])`,messageExpression=`self.subnets.map(s, has(s.gateway) && isIP(s.gateway) && string(ip(s.gateway)) in ['169.254.1.1', 'fe80::1'], 'gateway ' + s.gateway + ' is the service gateway, which hides a router of that address from pods; name another address of the router, or, unless by macvlan in bridge mode, set steering: Never')[0]`,fieldPath=".subnets"
+// +kubebuilder:validation:XValidation:rule=`(has(self.steering) && self.steering == 'Never') || !self.subnets.exists(s, has(s.routes) && s.routes.exists(r, has(r.gw) && isIP(r.gw) && string(ip(r.gw)) in ['169.254.1.1', 'fe80::1']))`,message=`a route gw is the service gateway, 169.254.1.1 or fe80::1, which hides a router of that address from pods; name another address of the router, or, unless by macvlan in bridge mode, set steering: Never`,fieldPath=".subnets"
 type IPPoolSpec struct {
 	// Network names the L2 domain, e.g. "vlan910". An address is unique within its network,
 	// so isolated networks may use the same CIDR.
@@ -89,7 +89,7 @@ const (
 	SteeringNever  Steering = "Never"
 )
 
-// The service gateway: in pods with steering the node itself, so no router and no pod may have these addresses there.
+// The service gateway: where there is a vmac, the node itself, so no router and no pod may have these addresses there.
 // They are those of package bpf.
 const (
 	ServiceGateway4 = "169.254.1.1"
