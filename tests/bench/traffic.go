@@ -75,8 +75,18 @@ type traffic struct {
 	field   string // of the answer
 }
 
+// settled is how long kube-proxy has for a new Service.
+const settled = 30 * time.Second
+
 // pairs of rates to two targets, in turn; the first pair is for neighbours and connection tracking, and not counted.
 func (t traffic) pairs(ctx context.Context, n int, a, b string) (as, bs sample, err error) {
+	for begin := time.Now(); ; time.Sleep(time.Second) {
+		if _, err := t.rate(ctx, b); err == nil {
+			break
+		} else if time.Since(begin) > settled {
+			return nil, nil, fmt.Errorf("to %s: %w", b, err)
+		}
+	}
 	for i := range n + 1 {
 		order := []string{a, b}
 		if i%2 == 1 {
