@@ -13,13 +13,8 @@ needs='
 	nft:nftables
 	ip:iproute2
 	conntrack:conntrack
-	ipset:ipset
 	clang-14:clang-14
 	llvm-strip-14:llvm-14
-	/usr/include/bpf/bpf_helpers.h:libbpf-dev
-	tcpdump:tcpdump
-	arping:iputils-arping
-	iperf3:iperf3
 	gcc:gcc
 	/usr/include/stdlib.h:libc6-dev
 	git:git
