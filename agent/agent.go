@@ -35,8 +35,8 @@ type Config struct {
 
 	MetricsAddress string // of /metrics, /healthz and /readyz; "" for none
 
-	ServiceCIDRs []netip.Prefix // "" to discover them
-	PodCIDRs     []netip.Prefix // of the cluster's default network; "" to discover them
+	ServiceCIDRs []netip.Prefix // nil to discover them
+	PodCIDRs     []netip.Prefix // of the cluster's default network; nil to discover them
 	SteerCIDRs   []netip.Prefix // what else goes by vmac
 }
 

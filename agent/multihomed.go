@@ -2,6 +2,7 @@ package agent
 
 import (
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/cache"
@@ -40,7 +41,7 @@ func multihomed(pods []*corev1.Pod, bound []*v1alpha1.IPLease) (out []netip.Addr
 	for _, p := range pods {
 		held := leased[p.Namespace+"/"+p.Name]
 		own := podIPs(p)
-		if len(held) == 0 || len(own) == 0 || overlap(own, held) {
+		if len(held) == 0 || len(own) == 0 || slices.ContainsFunc(own, func(a netip.Addr) bool { return slices.Contains(held, a) }) {
 			continue
 		}
 		out = append(append(out, own...), held...)
@@ -55,15 +56,4 @@ func podIPs(p *corev1.Pod) (out []netip.Addr) {
 		}
 	}
 	return out
-}
-
-func overlap(a, b []netip.Addr) bool {
-	for _, x := range a {
-		for _, y := range b {
-			if x == y {
-				return true
-			}
-		}
-	}
-	return false
 }

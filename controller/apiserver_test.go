@@ -26,11 +26,11 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/ipam"
+	"github.com/berthdev/berth/ipam/store/apitest"
 )
 
 const systemNamespace = "berth-system"
@@ -43,15 +43,7 @@ type cluster struct {
 
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
-	path := os.Getenv("KUBECONFIG_APISERVER")
-	if path == "" {
-		t.Fatal("KUBECONFIG_APISERVER is not set: run make test-api, which starts an API server and sets it")
-	}
-	cfg, err := clientcmd.BuildConfigFromFlags("", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg.QPS = -1
+	cfg := apitest.Connect(t)
 	c := &cluster{config: cfg}
 	c.install(t)
 	c.eventually(t, func() (err error) { // the CRDs are served a moment after they are made

@@ -31,8 +31,8 @@ import (
 	"github.com/berthdev/berth/api/v1alpha1"
 )
 
-// Config of the API server, with the CRDs installed.
-func Config(t testing.TB) *rest.Config {
+// Connect gives the configuration of the API server as it is.
+func Connect(t testing.TB) *rest.Config {
 	t.Helper()
 	kubeconfig := os.Getenv("KUBECONFIG_APISERVER")
 	if kubeconfig == "" {
@@ -43,6 +43,13 @@ func Config(t testing.TB) *rest.Config {
 		t.Fatal(err)
 	}
 	cfg.QPS = -1
+	return cfg
+}
+
+// Config of the API server, with the CRDs installed.
+func Config(t testing.TB) *rest.Config {
+	t.Helper()
+	cfg := Connect(t)
 	_, here, _, _ := runtime.Caller(0)
 	files, err := filepath.Glob(filepath.Join(filepath.Dir(here), "../../../api/v1alpha1/crds/*.yaml"))
 	if err != nil || len(files) == 0 {
