@@ -373,10 +373,13 @@ func TestForgetOnAPIServer(t *testing.T) {
 	l := c.lease(t, "forgetnet", "10.9.0.1", "", v1alpha1.LeaseReleased, nil)
 	c.eventually(t, func() error {
 		err := c.admin.Get(t.Context(), client.ObjectKeyFromObject(l), &v1alpha1.IPLease{})
-		if apierrors.IsNotFound(err) {
+		switch {
+		case apierrors.IsNotFound(err):
 			return nil
+		case err == nil:
+			return fmt.Errorf("lease %s is still there", l.Name)
 		}
-		return fmt.Errorf("lease %s: %v", l.Name, err)
+		return fmt.Errorf("lease %s: %w", l.Name, err)
 	})
 }
 
@@ -411,10 +414,13 @@ func TestPoolDeletionOnAPIServer(t *testing.T) {
 	for _, o := range []client.Object{p, bound, released} {
 		c.eventually(t, func() error {
 			err := c.admin.Get(t.Context(), client.ObjectKeyFromObject(o), o)
-			if apierrors.IsNotFound(err) {
+			switch {
+			case apierrors.IsNotFound(err):
 				return nil
+			case err == nil:
+				return fmt.Errorf("%s is still there", o.GetName())
 			}
-			return fmt.Errorf("%s: %v, want it gone", o.GetName(), err)
+			return fmt.Errorf("%s: %w", o.GetName(), err)
 		})
 	}
 }
