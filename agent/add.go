@@ -196,7 +196,7 @@ func (t *transaction) serve(ctx context.Context, o ipam.Option) error {
 		if err = t.Agent.pools.wait(ctx, o.Pool); err != nil {
 			return err
 		}
-		got[i], err = t.store.Claim(ctx, o.Pool, pick, t.holder)
+		got[i], err = t.store.Claim(ctx, o.Pool, pick, ipam.Claimant{Holder: t.holder})
 		isNew[i] = got[i] != nil
 		return err
 	})

@@ -191,7 +191,7 @@ func TestLostLeaseLeavesThePath(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ipam.Release(l, time.Now())
+	ipam.Release(l, l.Spec.Holder, time.Now())
 	if _, err := r.leases.Update(t.Context(), l, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}

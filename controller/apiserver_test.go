@@ -407,7 +407,7 @@ func TestPoolDeletionOnAPIServer(t *testing.T) {
 	if err != nil || !strings.HasPrefix(condition(s, v1alpha1.PoolReady), "False "+reasonDeleting) {
 		t.Fatalf("Ready is %s (%v)", condition(s, v1alpha1.PoolReady), err)
 	}
-	ipam.Release(bound, time.Now())
+	ipam.Release(bound, bound.Spec.Holder, time.Now())
 	if err := c.admin.Update(t.Context(), bound); err != nil {
 		t.Fatal(err)
 	}

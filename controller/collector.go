@@ -119,7 +119,7 @@ func (c *collector) release(ctx context.Context, l *v1alpha1.IPLease) (alive boo
 		return true, nil
 	}
 	was := describe(l)
-	ipam.Release(l, c.now())
+	ipam.Release(l, h, c.now())
 	if err := c.cached.Update(ctx, l); err != nil {
 		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 			return false, nil // somebody else wrote it; the next look sees what

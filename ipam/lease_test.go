@@ -74,7 +74,7 @@ func TestLeaseLife(t *testing.T) {
 	one := v1alpha1.LeaseHolder{Namespace: "ns", Pod: "one", UID: "u1", Node: strings.Repeat("n", 70), ContainerID: "c1", Interface: "net1"}
 	two := v1alpha1.LeaseHolder{Namespace: "ns2", Pod: "two", UID: "u2", Node: "n2", ContainerID: "c2", Interface: "net1"}
 
-	l := NewLease(a, addr("2001:db8::1"), one, t0)
+	l := NewLease(a, addr("2001:db8::1"), Claimant{Holder: one}, t0)
 	at := metav1.NewTime(t0)
 	want := v1alpha1.IPLeaseSpec{Network: "vlan910", Address: "2001:db8::1", Pool: "zone-a", Phase: v1alpha1.LeaseBound, Holder: &one, BoundAt: &at}
 	if diff := cmp.Diff(want, l.Spec); diff != "" || l.Name != "vlan910.2001-db8-0-0-0-0-0-1" {
@@ -89,7 +89,7 @@ func TestLeaseLife(t *testing.T) {
 		}
 	}
 
-	Release(l, t0.Add(time.Hour))
+	Release(l, l.Spec.Holder, t0.Add(time.Hour))
 	if l.Spec.Phase != v1alpha1.LeaseReleased || !l.Spec.ReleasedAt.Equal(&metav1.Time{Time: t0.Add(time.Hour)}) || *l.Spec.Holder != one {
 		t.Errorf("released: %+v", l.Spec)
 	}
@@ -97,7 +97,7 @@ func TestLeaseLife(t *testing.T) {
 		t.Error("a released lease still is the sandbox's")
 	}
 
-	Bind(l, b, two, t0.Add(2*time.Hour))
+	Bind(l, b, Claimant{Holder: two}, t0.Add(2*time.Hour))
 	at2 := metav1.NewTime(t0.Add(2 * time.Hour))
 	want = v1alpha1.IPLeaseSpec{Network: "vlan910", Address: "2001:db8::1", Pool: "zone-b", Phase: v1alpha1.LeaseBound, Holder: &two, BoundAt: &at2}
 	if diff := cmp.Diff(want, l.Spec); diff != "" {

@@ -21,6 +21,8 @@ var (
 	ErrExhausted = errors.New("no free address")
 	// ErrTaken: an address asked for has another holder.
 	ErrTaken = errors.New("address taken")
+	// ErrHeld: the address of the interface's identity has an earlier holder, of which nothing proves that it is gone. It ends by itself.
+	ErrHeld = errors.New("address still held")
 )
 
 // Want is one ordered list of pools, of which the first that can serve it does.
@@ -40,6 +42,8 @@ type Target struct {
 	// Held has the addresses that the interface holds already (its sandbox is made anew), and their pools. Their pools come
 	// first, and serve it even if they would refuse it today: editing or disabling a pool moves no lease.
 	Held map[netip.Addr]string
+	// Kept has the addresses that are kept for the pod's identity, and their pools, which come next, if they serve it.
+	Kept map[netip.Addr]string
 }
 
 // holds says whether the interface holds an address of the pool, of family f unless that is "".
@@ -57,6 +61,8 @@ type Pick struct {
 	Family Family
 	// Address asked for; the zero Addr leaves the choice to Space.Next.
 	Address netip.Addr
+	// OneOf are addresses of which any will do; nil: any of the pool.
+	OneOf []netip.Addr
 }
 
 // Option is one way to serve a Want: all its picks from one pool, or nothing.
@@ -126,7 +132,7 @@ func option(p *Pool, f Family, asked []netip.Addr, t Target) (Option, bool) {
 		n := len(o.Picks)
 		for _, a := range asked {
 			if FamilyOf(a) == f {
-				o.Picks = append(o.Picks, Pick{f, a})
+				o.Picks = append(o.Picks, Pick{Family: f, Address: a})
 			}
 		}
 		if len(o.Picks) == n {

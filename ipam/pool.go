@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -34,6 +35,9 @@ func FamilyOf(a netip.Addr) Family {
 	return IPv6
 }
 
+// DefaultCooldown of pools that do not say, that of the CRD.
+const DefaultCooldown = 30 * time.Second
+
 // Pool is an IPPool made ready for choosing.
 type Pool struct {
 	Name     string
@@ -42,11 +46,19 @@ type Pool struct {
 	Steering v1alpha1.Steering
 	Deleting bool
 
+	// Cooldown of released addresses.
+	Cooldown time.Duration
+	// ReservedFor bounds how long an address is kept for an identity without a pod; negative: no bound of the pool's.
+	ReservedFor time.Duration
+	// Delegate is the IPAM plugin that chooses the addresses; nil: Berth does.
+	Delegate *v1alpha1.Delegate
+
 	// Refusal is why the pool gives out no address at all; "" if it may.
 	Refusal string
 
 	subnets []Subnet
 	ranges  map[Family]Ranges
+	paired  bool
 
 	nodes, namespaces, pods labels.Selector
 }
@@ -75,6 +87,14 @@ func Compile(p *v1alpha1.IPPool) (*Pool, error) {
 		Steering: p.Spec.Steering,
 		Deleting: p.DeletionTimestamp != nil,
 		ranges:   map[Family]Ranges{},
+		Cooldown: DefaultCooldown, ReservedFor: -1,
+		Delegate: p.Spec.Delegate,
+	}
+	if p.Spec.Cooldown != nil {
+		out.Cooldown = p.Spec.Cooldown.Duration
+	}
+	if p.Spec.ReservedFor != nil {
+		out.ReservedFor = p.Spec.ReservedFor.Duration
 	}
 	if out.Steering == "" {
 		out.Steering = v1alpha1.SteeringAuto
@@ -102,8 +122,16 @@ func Compile(p *v1alpha1.IPPool) (*Pool, error) {
 		f := FamilyOf(s.Prefix.Addr())
 		out.ranges[f] = normalize(append(out.ranges[f], s.ranges...))
 	}
-	if len(out.subnets) == 0 {
+	switch {
+	case out.Delegate == nil && len(out.subnets) == 0:
 		return nil, fmt.Errorf("pool %q: subnets: empty; name at least one CIDR", p.Name)
+	case out.Delegate != nil && len(out.subnets) > 0:
+		return nil, fmt.Errorf("pool %q: delegate: a pool with delegate has no subnets", p.Name)
+	}
+	if p.Spec.Pairing != "" {
+		if err := out.pair(); err != nil {
+			return nil, fmt.Errorf("pool %q: pairing: %w", p.Name, err)
+		}
 	}
 	for _, a := range []struct {
 		field string
@@ -263,6 +291,9 @@ func (p *Pool) families(t Target) []Family {
 	}
 	return out
 }
+
+// Keeps says whether the pool keeps addresses for identities.
+func (p *Pool) Keeps() bool { return p.ReservedFor != 0 }
 
 // Ranges of one family that the pool gives out.
 func (p *Pool) Ranges(f Family) Ranges { return p.ranges[f] }

@@ -17,6 +17,7 @@ var GroupVersion = schema.GroupVersion{Group: "berth.dev", Version: "v1alpha1"}
 const (
 	LabelPool      = "berth.dev/pool"
 	LabelNode      = "berth.dev/node"
+	LabelNextNode  = "berth.dev/next-node"
 	LabelNamespace = "berth.dev/pod-namespace"
 	LabelFamily    = "berth.dev/family"
 )

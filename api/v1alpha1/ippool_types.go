@@ -2,6 +2,7 @@ package v1alpha1
 
 import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 )
 
 // IPPool is a set of addresses of one network, with the pods, namespaces and nodes that it serves.
@@ -32,8 +33,10 @@ type IPPool struct {
 
 // IPPoolSpec is what a person writes.
 //
-// +kubebuilder:validation:XValidation:rule=`(has(self.steering) && self.steering == 'Never') || !self.subnets.exists(s, has(s.gateway) && isIP(s.gateway) && string(ip(s.gateway)) in ['169.254.1.1', 'fe80::1'])`,messageExpression=`self.subnets.map(s, has(s.gateway) && isIP(s.gateway) && string(ip(s.gateway)) in ['169.254.1.1', 'fe80::1'], 'gateway ' + s.gateway + ' is the service gateway, which hides a router of that address from pods; name another address of the router, or, unless by macvlan in bridge mode, set steering: Never')[0]`,fieldPath=".subnets"
-// +kubebuilder:validation:XValidation:rule=`(has(self.steering) && self.steering == 'Never') || !self.subnets.exists(s, has(s.routes) && s.routes.exists(r, has(r.gw) && isIP(r.gw) && string(ip(r.gw)) in ['169.254.1.1', 'fe80::1']))`,message=`a route gw is the service gateway, 169.254.1.1 or fe80::1, which hides a router of that address from pods; name another address of the router, or, unless by macvlan in bridge mode, set steering: Never`,fieldPath=".subnets"
+// +kubebuilder:validation:XValidation:rule=`has(self.delegate) != (has(self.subnets) && self.subnets.size() > 0)`,messageExpression=`has(self.delegate) ? 'a pool with delegate has no subnets: the addresses are of the other plugin' : 'subnets is empty; name at least one CIDR, or another IPAM plugin in delegate'`,fieldPath=".subnets"
+// +kubebuilder:validation:XValidation:rule=`!has(self.pairing) || has(self.subnets) && self.subnets.size() == 2 && (!self.subnets.all(s, isCIDR(s.cidr)) || cidr(self.subnets[0].cidr).ip().family() != cidr(self.subnets[1].cidr).ip().family() && self.subnets.exists_one(a, self.subnets.exists(b, cidr(a.cidr).prefixLength() + 96 == cidr(b.cidr).prefixLength())))`,message=`pairing: index needs two subnets, one IPv4 and one IPv6, with equally many host bits, such as 10.6.0.0/24 and fd00:6::/120`,fieldPath=".pairing"
+// +kubebuilder:validation:XValidation:rule=`(has(self.steering) && self.steering == 'Never') || !has(self.subnets) || !self.subnets.exists(s, has(s.gateway) && isIP(s.gateway) && string(ip(s.gateway)) in ['169.254.1.1', 'fe80::1'])`,messageExpression=`self.subnets.map(s, has(s.gateway) && isIP(s.gateway) && string(ip(s.gateway)) in ['169.254.1.1', 'fe80::1'], 'gateway ' + s.gateway + ' is the service gateway, which hides a router of that address from pods; name another address of the router, or, unless by macvlan in bridge mode, set steering: Never')[0]`,fieldPath=".subnets"
+// +kubebuilder:validation:XValidation:rule=`(has(self.steering) && self.steering == 'Never') || !has(self.subnets) || !self.subnets.exists(s, has(s.routes) && s.routes.exists(r, has(r.gw) && isIP(r.gw) && string(ip(r.gw)) in ['169.254.1.1', 'fe80::1']))`,message=`a route gw is the service gateway, 169.254.1.1 or fe80::1, which hides a router of that address from pods; name another address of the router, or, unless by macvlan in bridge mode, set steering: Never`,fieldPath=".subnets"
 type IPPoolSpec struct {
 	// Network names the L2 domain, e.g. "vlan910". An address is unique within its network,
 	// so isolated networks may use the same CIDR.
@@ -46,11 +49,37 @@ type IPPoolSpec struct {
 
 	// Subnets of the pool, of either family or both. A pod gets one address of each family that the pool has.
 	//
-	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=8
 	// +listType=atomic
 	// +kubebuilder:validation:XValidation:rule=`self.all(a, !isCIDR(a.cidr) || self.filter(b, isCIDR(b.cidr) && cidr(a.cidr).containsCIDR(b.cidr)).size() == 1)`,messageExpression=`self.map(a, isCIDR(a.cidr) && self.filter(b, isCIDR(b.cidr) && cidr(a.cidr).containsCIDR(b.cidr)).size() > 1, 'subnet ' + a.cidr + ' overlaps or repeats another subnet of this pool; merge them')[0]`
-	Subnets []PoolSubnet `json:"subnets"`
+	Subnets []PoolSubnet `json:"subnets,omitempty"`
+
+	// Delegate has another IPAM plugin choose the addresses, which Berth records as leases. Such a pool has no subnets.
+	//
+	// +kubebuilder:validation:XValidation:rule=`self == oldSelf`,message=`delegate cannot be changed: what it gave must be given back to it; make another pool`
+	Delegate *Delegate `json:"delegate,omitempty"`
+
+	// Pairing "index" gives IPv4 and IPv6 addresses in pairs with the same offset in their subnets, 10.6.0.5 with fd00:6::5: one
+	// computes the other. The pool then has one subnet of each family, with equally many host bits, and serves both families only.
+	Pairing Pairing `json:"pairing,omitempty"`
+
+	// Cooldown is how long a released address is not given to another pod while there are others, since neighbours may still have
+	// its last holder in their caches. With no other left it is given all the same, with an event.
+	//
+	// +kubebuilder:default="30s"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule=`self.matches('^([0-9]+(\\.[0-9]+)?(ms|s|m|h))+$')`,messageExpression=`'cooldown "' + self + '" is not a time such as 30s, 5m or 1h30m'`
+	Cooldown *metav1.Duration `json:"cooldown,omitempty"`
+
+	// ReservedFor is how long an address stays Reserved for an identity (a StatefulSet's pod, a virtual machine, an IPAMClaim, the
+	// annotation berth.dev/identity) that has no pod. Absent: as long as the identity's object exists; for the annotation, which has none,
+	// the controller's --reserve-for. 0s: the pool keeps no address for anyone.
+	//
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule=`self.matches('^([0-9]+(\\.[0-9]+)?(ms|s|m|h))+$')`,messageExpression=`'reservedFor "' + self + '" is not a time such as 30s, 12h or 720h'`
+	ReservedFor *metav1.Duration `json:"reservedFor,omitempty"`
 
 	// NodeAffinity selects, by their labels, the nodes that the pool serves. Empty: all.
 	//
@@ -76,6 +105,29 @@ type IPPoolSpec struct {
 	// +kubebuilder:default=Auto
 	Steering Steering `json:"steering,omitempty"`
 }
+
+// Delegate is another IPAM plugin, which the plugin berth runs for the addresses of a pool (CNI spec 1.1.0, section 4: delegation).
+type Delegate struct {
+	// Type is the name of its binary in CNI_PATH: dhcp, host-local, static, whereabouts, …
+	//
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule=`self.matches('^[A-Za-z0-9][-A-Za-z0-9_.]*$') && self != 'berth'`,messageExpression=`'delegate type "' + self + '" is not the name of another IPAM plugin, such as dhcp'`
+	Type string `json:"type"`
+	// Config is the rest of its ipam section.
+	//
+	// +kubebuilder:validation:Type=object
+	// +kubebuilder:pruning:PreserveUnknownFields
+	// +kubebuilder:validation:Schemaless
+	Config *runtime.RawExtension `json:"config,omitempty"`
+}
+
+// Pairing of the families of a pool.
+//
+// +kubebuilder:validation:Enum=index
+type Pairing string
+
+// PairingIndex gives addresses of the same offset in their subnets together.
+const PairingIndex Pairing = "index"
 
 // Steering is when the routes of the service path are given to a pod.
 //

@@ -65,14 +65,14 @@ func newLease(t *testing.T, network, address string, holder v1alpha1.LeaseHolder
 	if err != nil {
 		t.Fatal(err)
 	}
-	return *ipam.NewLease(p, netip.MustParseAddr(address), holder, now.Add(-90*time.Minute))
+	return *ipam.NewLease(p, netip.MustParseAddr(address), ipam.Claimant{Holder: holder}, now.Add(-90*time.Minute))
 }
 
 func world(t *testing.T) *fake {
 	web := v1alpha1.LeaseHolder{Namespace: "shop", Pod: "web-0", UID: "u-1", Interface: "net1", Node: "node-a", MAC: "02:00:00:00:00:01", ContainerID: "c1"}
 	db := v1alpha1.LeaseHolder{Namespace: "data", Pod: "db-0", UID: "u-2", Interface: "net1", Node: "node-b"}
 	released := newLease(t, "vlan910", "10.6.0.9", db)
-	ipam.Release(&released, now.Add(-time.Minute))
+	ipam.Release(&released, released.Spec.Holder, now.Add(-time.Minute))
 	reserved := v1alpha1.IPLease{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.Time{Time: now.Add(-48 * time.Hour)}}}
 	reserved.Spec = v1alpha1.IPLeaseSpec{Network: "vlan911", Address: "10.6.0.10", Phase: v1alpha1.LeaseReserved}
 

@@ -98,11 +98,15 @@ func holder(node, pod, sandbox string) v1alpha1.LeaseHolder {
 	return v1alpha1.LeaseHolder{Namespace: "ns", Pod: pod, UID: types.UID("uid-" + pod), Node: node, ContainerID: sandbox, Interface: "net1"}
 }
 
+func claimant(node, pod, sandbox string) ipam.Claimant {
+	return ipam.Claimant{Holder: holder(node, pod, sandbox)}
+}
+
 var anyIPv4 = ipam.Pick{Family: ipam.IPv4}
 
 func (w *world) claim(s *Store, p *ipam.Pool, h v1alpha1.LeaseHolder) *v1alpha1.IPLease {
 	w.Helper()
-	l, err := s.Claim(w.Context(), p, anyIPv4, h)
+	l, err := s.Claim(w.Context(), p, anyIPv4, ipam.Claimant{Holder: h})
 	if err != nil {
 		w.Fatal(err)
 	}

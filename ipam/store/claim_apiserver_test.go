@@ -31,7 +31,7 @@ func TestManyNodesOneSmallPool(t *testing.T) {
 	for round := range 2 {
 		leases, errs := w.atOnce(addresses, func(ctx context.Context, i int) (*v1alpha1.IPLease, error) {
 			s := stores[i%nodes]
-			return s.Claim(ctx, p, anyIPv4, holder(s.node, fmt.Sprintf("pod-%d-%d", round, i), "c"))
+			return s.Claim(ctx, p, anyIPv4, claimant(s.node, fmt.Sprintf("pod-%d-%d", round, i), "c"))
 		})
 		if err := errors.Join(errs...); err != nil {
 			t.Fatal(err)
@@ -39,7 +39,7 @@ func TestManyNodesOneSmallPool(t *testing.T) {
 		w.everyAddressOnce(p, leases)
 		w.idle(stores...)
 
-		_, err := stores[3].Claim(t.Context(), p, anyIPv4, holder("node-3", "one-more", "c"))
+		_, err := stores[3].Claim(t.Context(), p, anyIPv4, claimant("node-3", "one-more", "c"))
 		want := fmt.Sprintf(`pool %q has no free address for node "node-3" (IPv4: 48 of 48 in use); add a range or a pool, or free an address`, p.Name)
 		if !errors.Is(err, ipam.ErrExhausted) || err.Error() != want {
 			t.Fatalf("%v\nwant %s", err, want)
@@ -96,7 +96,7 @@ func TestOverlappingPools(t *testing.T) {
 		if i%3 < 2 {
 			p = pools[i%3]
 		}
-		return s.Claim(ctx, p, anyIPv4, holder(s.node, fmt.Sprintf("pod-%d", i), "c"))
+		return s.Claim(ctx, p, anyIPv4, claimant(s.node, fmt.Sprintf("pod-%d", i), "c"))
 	})
 	seen := map[string]bool{}
 	for i, l := range leases {
@@ -118,10 +118,10 @@ func TestOverlappingPools(t *testing.T) {
 	shared := slices.IndexFunc(leases, func(l *v1alpha1.IPLease) bool { return l != nil && l.Spec.Address == "10.0.0.5" })
 	w.release(stores[shared%3], leases[shared])
 	asked := ipam.Pick{Family: ipam.IPv4, Address: netip.MustParseAddr("10.0.0.5")}
-	if l, err := stores[1].Claim(t.Context(), b, asked, holder("node-b", "other", "c")); err != nil || l.Spec.Pool != b.Name {
+	if l, err := stores[1].Claim(t.Context(), b, asked, claimant("node-b", "other", "c")); err != nil || l.Spec.Pool != b.Name {
 		t.Fatal(l, err)
 	}
-	if _, err := stores[0].Claim(t.Context(), a, anyIPv4, holder("node-a", "third", "c")); !errors.Is(err, ipam.ErrExhausted) {
+	if _, err := stores[0].Claim(t.Context(), a, anyIPv4, claimant("node-a", "third", "c")); !errors.Is(err, ipam.ErrExhausted) {
 		t.Errorf("%v, want exhausted", err)
 	}
 }
@@ -171,7 +171,7 @@ func TestReservedIsNeverGiven(t *testing.T) {
 	s := w.store("n", nil, p)
 	for round := range 2 {
 		leases, errs := w.atOnce(6, func(ctx context.Context, i int) (*v1alpha1.IPLease, error) {
-			return s.Claim(ctx, p, anyIPv4, holder("n", fmt.Sprintf("pod-%d-%d", round, i), "c"))
+			return s.Claim(ctx, p, anyIPv4, claimant("n", fmt.Sprintf("pod-%d-%d", round, i), "c"))
 		})
 		given := 0
 		for i, l := range leases {
@@ -190,7 +190,7 @@ func TestReservedIsNeverGiven(t *testing.T) {
 		}
 	}
 	for _, a := range []string{"10.0.0.2", "10.0.0.5"} {
-		_, err := s.Claim(t.Context(), p, ipam.Pick{Family: ipam.IPv4, Address: netip.MustParseAddr(a)}, holder("n", "x", "c"))
+		_, err := s.Claim(t.Context(), p, ipam.Pick{Family: ipam.IPv4, Address: netip.MustParseAddr(a)}, claimant("n", "x", "c"))
 		if !errors.Is(err, ipam.ErrTaken) {
 			t.Errorf("asked for %s: %v", a, err)
 		}
@@ -203,7 +203,7 @@ func TestAskedAddress(t *testing.T) {
 	p := w.pool("p", "10.0.0.1-10.0.0.9")
 	s, other := w.store("n", nil, p), w.store("other", nil, p)
 	ask := func(s *Store, a string, h v1alpha1.LeaseHolder) (*v1alpha1.IPLease, error) {
-		return s.Claim(t.Context(), p, ipam.Pick{Family: ipam.IPv4, Address: netip.MustParseAddr(a)}, h)
+		return s.Claim(t.Context(), p, ipam.Pick{Family: ipam.IPv4, Address: netip.MustParseAddr(a)}, ipam.Claimant{Holder: h})
 	}
 	l, err := ask(s, "10.0.0.7", holder("n", "one", "c1"))
 	if err != nil || l.Spec.Address != "10.0.0.7" {
@@ -254,7 +254,7 @@ func TestPoolEdited(t *testing.T) {
 
 	edited := w.pool("p", "10.0.0.9")
 	w.follow(s, edited)
-	if _, err := s.Claim(t.Context(), old, anyIPv4, holder("n", "two", "c1")); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "edited or deleted a moment ago; try again") {
+	if _, err := s.Claim(t.Context(), old, anyIPv4, claimant("n", "two", "c1")); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "edited or deleted a moment ago; try again") {
 		t.Errorf("a claim by the pool as it was: %v", err)
 	}
 	if l := w.claim(s, edited, holder("n", "two", "c1")); l.Spec.Address != "10.0.0.9" {
@@ -273,7 +273,7 @@ func TestPoolEdited(t *testing.T) {
 	}
 
 	s.Unfollow(old.Name)
-	if _, err := s.Claim(t.Context(), old, anyIPv4, holder("n", "four", "c1")); !errors.Is(err, ErrUnavailable) {
+	if _, err := s.Claim(t.Context(), old, anyIPv4, claimant("n", "four", "c1")); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("a claim of a pool that is not followed: %v", err)
 	}
 	if got := s.HeldBySandbox("c2", "net1"); len(got) != 1 {
@@ -289,7 +289,7 @@ func TestMetLeaseIsForgotten(t *testing.T) {
 	p := w.pool("p", "10.0.0.1")
 	kept := w.reserve("10.0.0.1", v1alpha1.LeaseReserved)
 	s := w.store("n", nil, p)
-	if _, err := s.Claim(t.Context(), p, anyIPv4, holder("n", "one", "c")); !errors.Is(err, ipam.ErrExhausted) {
+	if _, err := s.Claim(t.Context(), p, anyIPv4, claimant("n", "one", "c")); !errors.Is(err, ipam.ErrExhausted) {
 		t.Fatal(err)
 	}
 	if err := w.leases.Delete(t.Context(), kept.Name, metav1.DeleteOptions{}); err != nil {
@@ -325,14 +325,14 @@ func BenchmarkClaim(b *testing.B) {
 	var floor, claim []time.Duration
 	for n := range b.N {
 		a := netip.AddrFrom16([16]byte{0: 0x20, 1: 1, 2: 0xd, 3: 0xb8, 12: 1, 13: byte(n >> 16), 14: byte(n >> 8), 15: byte(n)})
-		l := ipam.NewLease(p, a, holder("other", fmt.Sprint("pod", n), "c"), s.now())
+		l := ipam.NewLease(p, a, claimant("other", fmt.Sprint("pod", n), "c"), s.now())
 		begin := time.Now()
 		if _, err := leases.Create(b.Context(), l, metav1.CreateOptions{}); err != nil {
 			b.Fatal(err)
 		}
 		floor = append(floor, time.Since(begin))
 		begin = time.Now()
-		if _, err := s.Claim(b.Context(), p, ipam.Pick{Family: ipam.IPv6}, holder("n", fmt.Sprint("pod", n), "c")); err != nil {
+		if _, err := s.Claim(b.Context(), p, ipam.Pick{Family: ipam.IPv6}, claimant("n", fmt.Sprint("pod", n), "c")); err != nil {
 			b.Fatal(err)
 		}
 		claim = append(claim, time.Since(begin))

@@ -44,7 +44,7 @@ func TestClaimInDoubt(t *testing.T) {
 				}
 				defer faults.HoldWatches()()
 				faults.Set(method, tc.fault)
-				if l, err := s.Claim(t.Context(), p, anyIPv4, holder("n", "one", "c1")); !errors.Is(err, ErrUnavailable) {
+				if l, err := s.Claim(t.Context(), p, anyIPv4, claimant("n", "one", "c1")); !errors.Is(err, ErrUnavailable) {
 					t.Fatalf("%v, %v; want %v", l, err, ErrUnavailable)
 				}
 				w.idle(s)
@@ -81,7 +81,7 @@ func TestClaimInDoubt(t *testing.T) {
 					w.claim(s, p, holder("n", "two", "c2"))
 					w.want("10.0.0.1 Bound two/c2")
 				case "nothing": // another pod gets the address if and only if it is free
-					l, err := s.Claim(t.Context(), p, anyIPv4, holder("n", "two", "c2"))
+					l, err := s.Claim(t.Context(), p, anyIPv4, claimant("n", "two", "c2"))
 					if tc.landed && !errors.Is(err, ipam.ErrExhausted) || !tc.landed && err != nil {
 						t.Fatal(l, err)
 					}
@@ -102,7 +102,7 @@ func TestMeetOwnPod(t *testing.T) {
 		defer faults.HoldWatches()()
 		s := w.store("n", nil) // knows nothing
 		s.index.setPool(p)
-		l, err := s.Claim(t.Context(), p, ipam.Pick{Family: ipam.IPv4, Address: w.only()}, holder("n", "one", sandbox))
+		l, err := s.Claim(t.Context(), p, ipam.Pick{Family: ipam.IPv4, Address: w.only()}, claimant("n", "one", sandbox))
 		if err != nil || l.Spec.Holder.ContainerID != sandbox {
 			t.Fatal(l, err)
 		}
@@ -132,7 +132,7 @@ func TestBrokenServer(t *testing.T) {
 			s := w.store("n", faults, p)
 			faults.Set("POST", fault)
 			_, errs := w.atOnce(20, func(ctx context.Context, i int) (*v1alpha1.IPLease, error) {
-				return s.Claim(ctx, p, anyIPv4, holder("n", fmt.Sprint("a", i), "c"))
+				return s.Claim(ctx, p, anyIPv4, claimant("n", fmt.Sprint("a", i), "c"))
 			})
 			for _, err := range errs {
 				if !errors.Is(err, ErrUnavailable) && !errors.Is(err, ipam.ErrExhausted) {
@@ -142,7 +142,7 @@ func TestBrokenServer(t *testing.T) {
 			w.want()
 			faults.Set("POST", apitest.None)
 			leases, errs := w.atOnce(5, func(ctx context.Context, i int) (*v1alpha1.IPLease, error) {
-				return s.Claim(ctx, p, anyIPv4, holder("n", fmt.Sprint("b", i), "c"))
+				return s.Claim(ctx, p, anyIPv4, claimant("n", fmt.Sprint("b", i), "c"))
 			})
 			if err := errors.Join(errs...); err != nil {
 				t.Fatal(err)
@@ -158,7 +158,7 @@ func TestBrokenServer(t *testing.T) {
 		s := w.store("n", faults, p)
 		w.claim(s, p, holder("n", "one", "c"))
 		faults.Set("GET", apitest.Broken)
-		if _, err := s.Claim(t.Context(), p, anyIPv4, holder("n", "two", "c")); !errors.Is(err, ErrUnavailable) || errors.Is(err, ipam.ErrExhausted) {
+		if _, err := s.Claim(t.Context(), p, anyIPv4, claimant("n", "two", "c")); !errors.Is(err, ErrUnavailable) || errors.Is(err, ipam.ErrExhausted) {
 			t.Error(err)
 		}
 	})
@@ -168,7 +168,7 @@ func TestBrokenServer(t *testing.T) {
 		s := w.store("n", nil, p)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := s.Claim(ctx, p, anyIPv4, holder("n", "one", "c")); !errors.Is(err, ErrUnavailable) {
+		if _, err := s.Claim(ctx, p, anyIPv4, claimant("n", "one", "c")); !errors.Is(err, ErrUnavailable) {
 			t.Error(err)
 		}
 		w.idle(s)
@@ -223,7 +223,7 @@ func TestRebindAndLateDEL(t *testing.T) {
 
 	// The address has another holder by now: a stale view frees nothing, nor takes it back.
 	asked := ipam.Pick{Family: ipam.IPv4, Address: netip.MustParseAddr(old.Spec.Address)}
-	if _, err := s.Claim(t.Context(), p, asked, holder("n", "two", "c9")); err != nil {
+	if _, err := s.Claim(t.Context(), p, asked, claimant("n", "two", "c9")); err != nil {
 		t.Fatal(err)
 	}
 	w.release(s, l)
@@ -283,7 +283,7 @@ func TestRecreatedLease(t *testing.T) {
 	open := faults.HoldWatches()
 	defer open()
 	asked := ipam.Pick{Family: ipam.IPv4, Address: netip.MustParseAddr("10.0.0.1")}
-	first, err := s.Claim(t.Context(), p, asked, holder("n", "one", "c1"))
+	first, err := s.Claim(t.Context(), p, asked, claimant("n", "one", "c1"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -291,7 +291,7 @@ func TestRecreatedLease(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.release(s, first) // not found is success
-	second, err := s.Claim(t.Context(), p, asked, holder("n", "one", "c2"))
+	second, err := s.Claim(t.Context(), p, asked, claimant("n", "one", "c2"))
 	if err != nil || second.UID == first.UID {
 		t.Fatal(second, err)
 	}
@@ -309,7 +309,7 @@ func TestRecreatedLease(t *testing.T) {
 	if held := s.HeldBySandbox("c1", "net1"); len(held) != 0 {
 		t.Errorf("held by the first: %v", held)
 	}
-	if _, err := s.Claim(t.Context(), p, anyIPv4, holder("n", "three", "c4")); !errors.Is(err, ipam.ErrExhausted) {
+	if _, err := s.Claim(t.Context(), p, anyIPv4, claimant("n", "three", "c4")); !errors.Is(err, ipam.ErrExhausted) {
 		t.Error(err)
 	}
 	// And what the watch tells last counts: deleted is free.

@@ -45,10 +45,11 @@ func New(client *v1alpha1.LeaseClient, node string, collision func(), log *slog.
 
 // Claim an address for holder: the one asked for, or, if that is the zero Addr, one of pool's choice. The errors are
 // ipam.ErrExhausted, ipam.ErrTaken and ErrUnavailable.
-func (s *Store) Claim(ctx context.Context, pool *ipam.Pool, pick ipam.Pick, holder v1alpha1.LeaseHolder) (*v1alpha1.IPLease, error) {
+func (s *Store) Claim(ctx context.Context, pool *ipam.Pool, pick ipam.Pick, c ipam.Claimant) (*v1alpha1.IPLease, error) {
 	if pick.Address.IsValid() {
-		return s.claimAsked(ctx, pool, pick.Address, holder)
+		return s.claimAsked(ctx, pool, pick.Address, c)
 	}
+	holder := c.Holder
 	seed := ipam.Seed(s.node, string(holder.UID), holder.Interface)
 	for listed := false; ; {
 		a, known, err := s.index.begin(pool, pick.Family, &holder, seed)
@@ -66,7 +67,7 @@ func (s *Store) Claim(ctx context.Context, pool *ipam.Pool, pick ipam.Pick, hold
 		case err != nil:
 			return nil, err
 		}
-		l, err := s.write(ctx, pool, a, known, holder)
+		l, err := s.write(ctx, pool, a, known, c)
 		if err != nil || l != nil {
 			return l, err
 		}
@@ -76,14 +77,14 @@ func (s *Store) Claim(ctx context.Context, pool *ipam.Pool, pick ipam.Pick, hold
 }
 
 // claimAsked claims one address or says who has it.
-func (s *Store) claimAsked(ctx context.Context, pool *ipam.Pool, a netip.Addr, holder v1alpha1.LeaseHolder) (*v1alpha1.IPLease, error) {
+func (s *Store) claimAsked(ctx context.Context, pool *ipam.Pool, a netip.Addr, c ipam.Claimant) (*v1alpha1.IPLease, error) {
 	name := ipam.LeaseName(pool.Network, a)
 	for range 3 { // a write may lose against news, then the news decide
 		known, ok := s.index.beginAt(name)
 		if !ok {
 			return nil, fmt.Errorf("%w: address %s asked for is being given to another pod of node %q", ipam.ErrTaken, a, s.node)
 		}
-		l, err := s.write(ctx, pool, a, known, holder)
+		l, err := s.write(ctx, pool, a, known, c)
 		if err != nil || l != nil {
 			return l, err
 		}
@@ -96,18 +97,18 @@ func (s *Store) claimAsked(ctx context.Context, pool *ipam.Pool, a netip.Addr, h
 
 // write claims an address that is in flight: by creation, or by update of known if that is a free lease. nil, nil: another was
 // faster, or known is not free; the index knows better now.
-func (s *Store) write(ctx context.Context, pool *ipam.Pool, a netip.Addr, known *v1alpha1.IPLease, holder v1alpha1.LeaseHolder) (*v1alpha1.IPLease, error) {
+func (s *Store) write(ctx context.Context, pool *ipam.Pool, a netip.Addr, known *v1alpha1.IPLease, c ipam.Claimant) (*v1alpha1.IPLease, error) {
 	name := ipam.LeaseName(pool.Network, a)
 	defer s.index.end(name)
 	var want, l *v1alpha1.IPLease
 	var err error
 	switch {
 	case known == nil:
-		want = ipam.NewLease(pool, a, holder, s.now())
+		want = ipam.NewLease(pool, a, c, s.now())
 		l, err = s.client.Create(ctx, want, metav1.CreateOptions{})
-	case known.Spec.Phase == v1alpha1.LeaseReleased:
+	case c.Free(known):
 		want = known.DeepCopy()
-		ipam.Bind(want, pool, holder, s.now())
+		ipam.Bind(want, pool, c, s.now())
 		l, err = s.update(ctx, want)
 	default:
 		err = conflict(name) // the index may be behind: look at the lease itself before saying that it is taken
@@ -118,10 +119,10 @@ func (s *Store) write(ctx context.Context, pool *ipam.Pool, a netip.Addr, known 
 		return l, nil
 	case lost(err):
 		met, err := s.learn(ctx, name)
-		if err != nil || met == nil || !samePod(met, holder) {
+		if err != nil || met == nil || !samePod(met, c.Holder) {
 			return nil, err
 		}
-		return s.Rebind(ctx, met, holder) // an earlier try for the same pod, whose answer was lost
+		return s.Rebind(ctx, met, c.Holder) // an earlier try for the same pod, whose answer was lost
 	}
 	return nil, s.doubt("claim", want, err)
 }
@@ -223,7 +224,7 @@ func (s *Store) Release(ctx context.Context, l *v1alpha1.IPLease) error {
 	h := l.Spec.Holder
 	for {
 		n := l.DeepCopy()
-		ipam.Release(n, s.now())
+		ipam.Release(n, h, s.now())
 		n, err := s.update(ctx, n)
 		switch {
 		case err == nil:

@@ -67,10 +67,10 @@ func (f *floor) add(ctx context.Context, i int) error {
 func (f *floor) create(ctx context.Context, i int, containerID string) (err error) {
 	k := f.last.Add(1)
 	address := netip.AddrFrom4([4]byte{10, byte(k >> 16), byte(k >> 8), byte(k)})
-	f.leases[i], err = f.client.Create(ctx, ipam.NewLease(f.pool, address, v1alpha1.LeaseHolder{
+	f.leases[i], err = f.client.Create(ctx, ipam.NewLease(f.pool, address, ipam.Claimant{Holder: v1alpha1.LeaseHolder{
 		Namespace: "bench", Pod: fmt.Sprintf("single-%d", i), UID: "00000000-0000-0000-0000-000000000000", Node: nodeName,
 		ContainerID: containerID, Interface: podLink, Attachment: "bench-bridge", MAC: "02:00:00:00:00:00",
-	}, time.Now()), metav1.CreateOptions{})
+	}}, time.Now()), metav1.CreateOptions{})
 	return err
 }
 
@@ -83,7 +83,7 @@ func (f *floor) del(ctx context.Context, i int) error {
 
 func (f *floor) release(ctx context.Context, i int) error {
 	l := f.leases[i].DeepCopy()
-	ipam.Release(l, time.Now())
+	ipam.Release(l, l.Spec.Holder, time.Now())
 	_, err := f.client.Update(ctx, l, metav1.UpdateOptions{})
 	return err
 }
