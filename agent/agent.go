@@ -38,6 +38,11 @@ type Config struct {
 	ServiceCIDRs []netip.Prefix // nil to discover them
 	PodCIDRs     []netip.Prefix // of the cluster's default network; nil to discover them
 	SteerCIDRs   []netip.Prefix // what else goes by vmac
+
+	// NoServicePath: give addresses only. Pods get no way to Services, whatever steering pools and annotations ask for.
+	NoServicePath bool
+
+	Now func() time.Time // nil for time.Now
 }
 
 // servicePath is what the agent needs of package path.
@@ -74,10 +79,17 @@ type Agent struct {
 
 // New agent for the API server that kube names.
 func New(cfg Config, kube *rest.Config, log *slog.Logger) (*Agent, error) {
-	return newAgent(cfg, kube, path.New(path.Config{NodeName: cfg.NodeName, PinDir: cfg.PinDir, Idle: time.Minute}, log), log)
+	var p servicePath = noPath{}
+	if !cfg.NoServicePath {
+		p = path.New(path.Config{NodeName: cfg.NodeName, PinDir: cfg.PinDir, Idle: time.Minute}, log)
+	}
+	return newAgent(cfg, kube, p, log)
 }
 
 func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*Agent, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	kube = rest.CopyConfig(kube)
 	kube.QPS = -1 // the API server's own flow control decides; a client-side limit only delays bursts of pods
 	kube.UserAgent = "berth-agent"
@@ -107,6 +119,7 @@ func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*
 	}
 	a.metrics = newMetrics(a.path, log)
 	a.store = store.New(leases, cfg.NodeName, a.metrics.collisions.Inc, log)
+	a.store.SetClock(cfg.Now)
 	a.store.OnLost(a.lost.Add)
 	a.pods = newPods(client, cfg.NodeName)
 	a.pools = newPools(poolClient, a.pods, a.store, log)
@@ -145,8 +158,10 @@ func (a *Agent) start(ctx context.Context) error {
 	if err := a.pools.start(ctx, own); err != nil {
 		return err
 	}
-	if err := a.network.start(ctx); err != nil {
-		return err
+	if !a.cfg.NoServicePath {
+		if err := a.network.start(ctx); err != nil {
+			return err
+		}
 	}
 	if err := a.path.Sync(ctx, endpoints(a.store.Bound()...)); err != nil {
 		// One parent that is gone must not keep the others' pods waiting; Run goes on trying.

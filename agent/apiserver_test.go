@@ -45,6 +45,7 @@ type rig struct {
 	name    string // of the node, the namespace and the network; prefix of pools
 	socket  string
 	path    *fakePath
+	conf    Config // what a test wants other than usual
 	stop    func() // the agent
 }
 
@@ -132,7 +133,12 @@ func (r *rig) edit(name string, f func(*v1alpha1.IPPoolSpec)) {
 func (r *rig) start() {
 	r.Helper()
 	r.path = newFakePath()
-	a, err := newAgent(Config{NodeName: r.name, Socket: r.socket}, r.faults.Into(r.cfg), r.path, slog.New(slog.DiscardHandler))
+	r.conf.NodeName, r.conf.Socket = r.name, r.socket
+	log := slog.New(slog.DiscardHandler)
+	a, err := newAgent(r.conf, r.faults.Into(r.cfg), r.path, log)
+	if r.conf.NoServicePath {
+		a, err = New(r.conf, r.faults.Into(r.cfg), log)
+	}
 	if err != nil {
 		r.Fatal(err)
 	}

@@ -114,7 +114,7 @@ func (a *Agent) gc(c call) error {
 			a.suspect.clear(l.Name)
 			continue
 		}
-		if !a.suspect.twice(l.Name, h.ContainerID, time.Now()) {
+		if !a.suspect.twice(l.Name, h.ContainerID, a.cfg.Now()) {
 			continue
 		}
 		errs = append(errs, a.collect(c, l))

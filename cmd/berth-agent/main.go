@@ -36,6 +36,7 @@ func command() *cobra.Command {
 	var cfg agent.Config
 	var kubeconfig, level string
 	var services, pods, steer []string
+	var servicePath bool
 	log := func() (*slog.Logger, error) {
 		var l slog.Level
 		if err := l.UnmarshalText([]byte(level)); err != nil {
@@ -54,6 +55,7 @@ func command() *cobra.Command {
 			if cfg.NodeName == "" {
 				return errors.New("no node name; set --node-name or the environment variable NODE_NAME")
 			}
+			cfg.NoServicePath = !servicePath
 			log, err := log()
 			if err != nil {
 				return err
@@ -87,6 +89,7 @@ func command() *cobra.Command {
 	f.StringVar(&cfg.PluginSource, "plugin", "/usr/local/bin/berth", `binary of the plugin to install; "" installs nothing`)
 	f.StringVar(&cfg.CNIBinDir, "cni-bin-dir", "/opt/cni/bin", "where the runtime looks for plugins")
 	f.StringVar(&cfg.MetricsAddress, "metrics-address", "127.0.0.1:9641", `address of /metrics, /healthz and /readyz; "" for none`)
+	f.BoolVar(&servicePath, "service-path", true, "give pods the way to Services; without it only addresses, and steering has no effect")
 	f.StringSliceVar(&services, "service-cidrs", nil, "service CIDRs of the cluster; default: from its ServiceCIDR objects")
 	f.StringSliceVar(&pods, "pod-cidrs", nil, "pod CIDRs of the cluster's default network; default: from kubeadm's ConfigMap, else from the nodes")
 	f.StringSliceVar(&steer, "steer-cidrs", nil, "further prefixes that pods reach through their node")

@@ -43,6 +43,9 @@ func New(client *v1alpha1.LeaseClient, node string, collision func(), log *slog.
 	return &Store{client: client, node: node, log: log, now: time.Now, index: x, watch: newWatches(client, x), claims: collision}
 }
 
+// SetClock has times of claims and releases from now, instead of time.Now. It is set before anything is followed.
+func (s *Store) SetClock(now func() time.Time) { s.now = now }
+
 // Claim an address for holder: the one asked for, or, if that is the zero Addr, one of pool's choice. The errors are
 // ipam.ErrExhausted, ipam.ErrTaken and ErrUnavailable.
 func (s *Store) Claim(ctx context.Context, pool *ipam.Pool, pick ipam.Pick, c ipam.Claimant) (*v1alpha1.IPLease, error) {

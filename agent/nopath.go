@@ -1,0 +1,22 @@
+package agent
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/berthdev/berth/agent/path"
+)
+
+// noPath is the service path of an agent without one (Config.NoServicePath): pods get addresses and the routes of their pools, and
+// none into the host. It touches nothing in the kernel, so the agent needs no privilege.
+type noPath struct{}
+
+func (noPath) Run(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+
+func (noPath) SetPrefixes(path.Prefixes)                                  {}
+func (noPath) SetMultihomed([]netip.Addr)                                 {}
+func (noPath) Attach(context.Context, ...path.Endpoint) error             { return nil }
+func (noPath) Detach(context.Context, ...path.Endpoint) error             { return nil }
+func (noPath) Sync(context.Context, []path.Endpoint) error                { return nil }
+func (noPath) Steered() []netip.Prefix                                    { return nil }
+func (noPath) Counters() (counters map[string]map[string]uint64, _ error) { return nil, nil }
