@@ -92,15 +92,35 @@ func (c *Config) Certificates() (*pki.Authority, error) {
 	return ca, nil
 }
 
+// The parts of the API, by the names of their binaries.
+const (
+	Etcd      = "etcd"
+	APIServer = "kube-apiserver"
+)
+
 // StartAPI starts etcd and the API server.
 func (c *Config) StartAPI(t *proc.Table) error {
 	if err := os.MkdirAll(filepath.Join(c.Dir, "etcd"), 0o700); err != nil {
 		return err
 	}
-	if err := c.start(t, "etcd", c.etcdArgs()); err != nil {
+	if err := c.StartPart(t, Etcd); err != nil {
 		return err
 	}
-	return c.start(t, "kube-apiserver", c.apiserverArgs())
+	return c.StartPart(t, APIServer)
+}
+
+// StartPart starts etcd or the API server, with the data that it had.
+func (c *Config) StartPart(t *proc.Table, part string) error {
+	if p, ok := t.Lookup(part); ok && p.Alive() {
+		return fmt.Errorf("%s runs already, as process %d", part, p.PID)
+	}
+	switch part {
+	case Etcd:
+		return c.start(t, part, c.etcdArgs())
+	case APIServer:
+		return c.start(t, part, c.apiserverArgs())
+	}
+	return fmt.Errorf("no part %q: it is %s or %s", part, Etcd, APIServer)
 }
 
 // StartControllers starts what works through the API: controllers, scheduler.
@@ -131,7 +151,7 @@ func (c *Config) WaitReady(ctx context.Context, t *proc.Table) error {
 		if last = client.get(ctx, c.Server()+"/readyz"); last == nil {
 			return nil
 		}
-		for _, name := range []string{"etcd", "kube-apiserver"} {
+		for _, name := range []string{Etcd, APIServer} {
 			if p, ok := t.Lookup(name); ok && !p.Alive() {
 				return fmt.Errorf("%s ended; the last lines of %s:\n%s", name, p.Log, proc.Tail(p.Log, 15))
 			}

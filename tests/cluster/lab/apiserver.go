@@ -89,6 +89,37 @@ func (l *Lab) APIServerUp(ctx context.Context) error {
 	return nil
 }
 
+// APIServerKill ends etcd or kube-apiserver with SIGKILL; the other goes on, and the data stays.
+func (l *Lab) APIServerKill(part string) error {
+	return l.withPart(func(_ *controlplane.Config, t *proc.Table) error { return t.Kill(part) })
+}
+
+// APIServerStart starts what APIServerKill has ended, with the same data on the same port. It does not wait until it serves.
+func (l *Lab) APIServerStart(part string) error {
+	return l.withPart(func(c *controlplane.Config, t *proc.Table) error { return c.StartPart(t, part) })
+}
+
+func (l *Lab) withPart(f func(*controlplane.Config, *proc.Table) error) error {
+	unlock, err := l.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	var a apiserver
+	b, err := os.ReadFile(l.apiSpec())
+	if err != nil {
+		return fmt.Errorf("%w: run `lab apiserver up` first", err)
+	}
+	if err := json.Unmarshal(b, &a); err != nil {
+		return fmt.Errorf("%s: %w", l.apiSpec(), err)
+	}
+	table, err := l.apiTable()
+	if err != nil {
+		return err
+	}
+	return f(l.apiConfig(a), table)
+}
+
 // APIServerDown stops what APIServerUp started and removes its data.
 func (l *Lab) APIServerDown() error {
 	unlock, err := l.lock()

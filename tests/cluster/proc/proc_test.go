@@ -55,6 +55,23 @@ func TestTable(t *testing.T) {
 	if other.Alive() {
 		t.Error("a process with the same pid and another start time is taken for ours")
 	}
+	if r, err := again.Start("other", filepath.Join(dir, "other.log"), []string{"sleep", "1000"}, nil); err != nil || !r.Alive() {
+		t.Fatal(r, err)
+	}
+	if err := again.Kill("sleeper"); err != nil || p.Alive() {
+		t.Errorf("alive %v after Kill: %v", p.Alive(), err)
+	}
+	if err := again.Kill("sleeper"); err == nil {
+		t.Error("killed twice")
+	}
+	again, err = Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := again.Lookup("sleeper"); ok || len(again.All()) != 1 {
+		t.Errorf("after Kill the table has %v", again.All())
+	}
+	p = again.All()[0]
 	if err := again.KillAll(); err != nil {
 		t.Fatal(err)
 	}

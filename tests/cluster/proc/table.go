@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -105,22 +106,53 @@ func (p Process) Alive() bool {
 	return err == nil && s.start == p.Start && s.state != 'Z' && s.state != 'X'
 }
 
+// Kill kills the process of that name, waits for its end and forgets it.
+func (t *Table) Kill(name string) error {
+	i := slices.IndexFunc(t.procs, func(p Process) bool { return p.Name == name })
+	if i < 0 {
+		return fmt.Errorf("%s does not run", name)
+	}
+	if err := t.procs[i].kill(); err != nil {
+		return err
+	}
+	if err := t.procs[i].waitEnd(); err != nil {
+		return err
+	}
+	t.procs = slices.Delete(t.procs, i, i+1)
+	return t.save()
+}
+
+func (p Process) kill() error {
+	if !p.Alive() {
+		return nil
+	}
+	if err := syscall.Kill(p.PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("kill %s (pid %d): %w", p.Name, p.PID, err)
+	}
+	return nil
+}
+
+func (p Process) waitEnd() error {
+	for deadline := time.Now().Add(20 * time.Second); p.Alive(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s (pid %d) still there 20 s after SIGKILL; see /proc/%d/stack", p.Name, p.PID, p.PID)
+		}
+	}
+	return nil
+}
+
 // KillAll kills every process of the table, the last started first, waits for
 // their ends and empties the table. There is no gentle way: the state of a lab
 // is thrown away with it.
 func (t *Table) KillAll() error {
 	for i := len(t.procs) - 1; i >= 0; i-- {
-		if p := t.procs[i]; p.Alive() {
-			if err := syscall.Kill(p.PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-				return fmt.Errorf("kill %s (pid %d): %w", p.Name, p.PID, err)
-			}
+		if err := t.procs[i].kill(); err != nil {
+			return err
 		}
 	}
 	for _, p := range t.procs {
-		for deadline := time.Now().Add(20 * time.Second); p.Alive(); time.Sleep(10 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				return fmt.Errorf("%s (pid %d) still there 20 s after SIGKILL; see /proc/%d/stack", p.Name, p.PID, p.PID)
-			}
+		if err := p.waitEnd(); err != nil {
+			return err
 		}
 	}
 	t.procs = nil

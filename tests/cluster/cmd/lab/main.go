@@ -23,6 +23,8 @@ const usage = `usage: lab COMMAND [flags]
   down             stop it and leave nothing behind
   apiserver up     etcd and kube-apiserver alone, on loopback
   apiserver down
+  apiserver kill PART   SIGKILL for etcd or kube-apiserver; the data stays
+  apiserver start PART  start it again, with its data
   load IMAGE.tar   import an image archive into both nodes
   exec NODE -- CMD run a command on a node (also: router, control)
   kubectl -- ARGS  kubectl as administrator
@@ -89,6 +91,14 @@ func run(ctx context.Context, args []string) error {
 		return apiserverUp(ctx, l, o)
 	case "apiserver down":
 		return l.APIServerDown()
+	case "apiserver kill", "apiserver start":
+		if len(o.args) != 1 {
+			return fmt.Errorf("%s: which part, etcd or kube-apiserver?", command)
+		}
+		if command == "apiserver kill" {
+			return l.APIServerKill(o.args[0])
+		}
+		return l.APIServerStart(o.args[0])
 	case "load":
 		if len(o.args) == 0 {
 			return fmt.Errorf("load: which image archive?")
