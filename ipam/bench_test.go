@@ -12,18 +12,18 @@ func BenchmarkSpace(b *testing.B) {
 		for _, leases := range []int{0, 1000, 65000} {
 			s := NewSpace(ranges(b, cidr))
 			for i := range leases {
-				a, _ := s.Next(Seed(fmt.Sprint(i)))
+				a, _ := s.Next(Choice{Seed: Seed(fmt.Sprint(i))})
 				s.Put(a, bound, time.Time{})
 			}
 			name := fmt.Sprintf("%s/leases=%d", cidr[len(cidr)-2:], leases)
 			b.Run("Next/"+name, func(b *testing.B) {
 				for i := range b.N {
-					s.Next(uint64(i) * 0x9e3779b97f4a7c15)
+					s.Next(Choice{Seed: uint64(i) * 0x9e3779b97f4a7c15})
 				}
 			})
 			b.Run("Put/"+name, func(b *testing.B) { // and Forget, so that the number of leases stays
 				for i := range b.N {
-					a, _ := s.Next(uint64(i) * 0x9e3779b97f4a7c15)
+					a, _ := s.Next(Choice{Seed: uint64(i) * 0x9e3779b97f4a7c15})
 					s.Put(a, bound, time.Time{})
 					s.Forget(a)
 				}

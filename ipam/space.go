@@ -2,7 +2,6 @@ package ipam
 
 import (
 	"cmp"
-	"hash/fnv"
 	"math"
 	"net/netip"
 	"slices"
@@ -21,9 +20,14 @@ type Space struct {
 	first  []uint64 // number of the first address of each range
 	total  uint64
 
-	taken    []uint64 // numbers of all addresses that have a lease, of any phase; sorted
-	phases   map[uint64]v1alpha1.LeasePhase
-	released []releasedAt // those in phase Released, longest ago first
+	taken    []uint64         // numbers of all addresses that have a lease, of any phase; sorted
+	states   map[uint64]state // of these
+	released []releasedAt     // those in phase Released, longest ago first
+}
+
+type state struct {
+	phase v1alpha1.LeasePhase
+	at    time.Time // of the release, in phase Released
 }
 
 type releasedAt struct {
@@ -37,7 +41,7 @@ func (r releasedAt) compare(o releasedAt) int {
 
 // NewSpace of ranges, nothing taken.
 func NewSpace(ranges Ranges) *Space {
-	s := &Space{ranges: ranges, phases: map[uint64]v1alpha1.LeasePhase{}}
+	s := &Space{ranges: ranges, states: map[uint64]state{}}
 	for _, r := range ranges {
 		s.first = append(s.first, s.total)
 		d := distance(r.From, r.To)
@@ -86,10 +90,13 @@ func (s *Space) Put(a netip.Addr, phase v1alpha1.LeasePhase, at time.Time) {
 	if !ok {
 		return
 	}
-	s.forget(n)
-	i, _ := slices.BinarySearch(s.taken, n)
-	s.taken = slices.Insert(s.taken, i, n)
-	s.phases[n] = phase
+	old, known := s.states[n]
+	if !known { // a move of all that follow, so not at each change of phase
+		i, _ := slices.BinarySearch(s.taken, n)
+		s.taken = slices.Insert(s.taken, i, n)
+	}
+	s.unrelease(n, old)
+	s.states[n] = state{phase, at}
 	if phase == v1alpha1.LeaseReleased {
 		r := releasedAt{at, n}
 		i, _ := slices.BinarySearchFunc(s.released, r, releasedAt.compare)
@@ -105,16 +112,20 @@ func (s *Space) Forget(a netip.Addr) {
 }
 
 func (s *Space) forget(n uint64) {
-	phase, ok := s.phases[n]
-	if !ok {
+	old, known := s.states[n]
+	if !known {
 		return
 	}
-	delete(s.phases, n)
-	if i, ok := slices.BinarySearch(s.taken, n); ok {
-		s.taken = slices.Delete(s.taken, i, i+1)
-	}
-	if phase == v1alpha1.LeaseReleased {
-		s.released = slices.DeleteFunc(s.released, func(r releasedAt) bool { return r.number == n })
+	s.unrelease(n, old)
+	delete(s.states, n)
+	i, _ := slices.BinarySearch(s.taken, n)
+	s.taken = slices.Delete(s.taken, i, i+1)
+}
+
+func (s *Space) unrelease(n uint64, old state) {
+	if old.phase == v1alpha1.LeaseReleased {
+		i, _ := slices.BinarySearchFunc(s.released, releasedAt{old.at, n}, releasedAt.compare)
+		s.released = slices.Delete(s.released, i, i+1)
 	}
 }
 
@@ -124,42 +135,5 @@ func (s *Space) Phase(a netip.Addr) v1alpha1.LeasePhase {
 	if !ok {
 		return ""
 	}
-	return s.phases[n]
-}
-
-// Next chooses an address to claim: one never used, else the one released longest ago. ok is false if none is free.
-//
-// Agents must not all prefer one address, or every claim but one meets AlreadyExists. So among the never used ones the seed,
-// which differs between nodes, picks uniformly; with F free addresses two nodes meet with probability 1/F, as with any rule that
-// does without talking.
-func (s *Space) Next(seed uint64) (a netip.Addr, ok bool) {
-	if free := s.total - uint64(len(s.taken)); free > 0 {
-		return s.address(s.unused(seed % free)), true
-	}
-	if len(s.released) > 0 {
-		return s.address(s.released[0].number), true
-	}
-	return netip.Addr{}, false
-}
-
-// unused returns the number of the k-th (from 0) address without a lease, by binary search in the sorted taken ones: before
-// taken[i] there are taken[i]-i unused ones.
-func (s *Space) unused(k uint64) uint64 {
-	i := sort.Search(len(s.taken), func(i int) bool { return s.taken[i]-uint64(i) > k })
-	return k + uint64(i)
-}
-
-// Seed for Next: the same for the same words, and well spread.
-func Seed(words ...string) uint64 {
-	h := fnv.New64a()
-	for _, w := range words {
-		h.Write([]byte(w))
-		h.Write([]byte{0})
-	}
-	x := h.Sum64() // FNV's low bits are weak; finish as splitmix64 does
-	x ^= x >> 30
-	x *= 0xbf58476d1ce4e5b9
-	x ^= x >> 27
-	x *= 0x94d049bb133111eb
-	return x ^ x>>31
+	return s.states[n].phase
 }

@@ -21,14 +21,14 @@ func TestNext(t *testing.T) {
 	s := NewSpace(ranges(t, "10.0.0.1-10.0.0.2", "10.0.0.5", "10.0.1.0/30"))
 	seen := map[netip.Addr]bool{}
 	for range 7 {
-		a, ok := s.Next(Seed(a2s(seen)))
+		a, ok := s.Next(Choice{Seed: Seed(a2s(seen))})
 		if !ok || seen[a] || !s.ranges.Contains(a) {
 			t.Fatalf("%s, %t after %v", a, ok, seen)
 		}
 		seen[a] = true
 		s.Put(a, bound, time.Time{})
 	}
-	if a, ok := s.Next(0); ok {
+	if a, ok := s.Next(Choice{Seed: 0}); ok {
 		t.Fatalf("an eighth of seven: %s", a)
 	}
 
@@ -39,19 +39,19 @@ func TestNext(t *testing.T) {
 	}
 	s.Put(addr("10.0.1.1"), reserved, time.Time{})
 	for _, want := range []string{"10.0.0.1", "10.0.1.3", "10.0.0.5"} {
-		if a, ok := s.Next(42); !ok || a != addr(want) {
+		if a, ok := s.Next(Choice{Seed: 42}); !ok || a != addr(want) {
 			t.Fatalf("%s, %t; want %s", a, ok, want)
 		}
 		s.Put(addr(want), bound, time.Time{})
 	}
-	if a, ok := s.Next(0); ok {
+	if a, ok := s.Next(Choice{Seed: 0}); ok {
 		t.Fatalf("%s is reserved or bound", a)
 	}
 
 	// A never used one before all released.
 	s.Put(addr("10.0.0.2"), released, time.Unix(1, 0))
 	s.Forget(addr("10.0.1.2"))
-	if a, _ := s.Next(7); a != addr("10.0.1.2") {
+	if a, _ := s.Next(Choice{Seed: 7}); a != addr("10.0.1.2") {
 		t.Fatalf("%s before the never used one", a)
 	}
 }
@@ -73,7 +73,7 @@ func TestForeignAddresses(t *testing.T) {
 	}
 	empty := NewSpace(nil)
 	empty.Put(addr("10.0.0.1"), bound, time.Time{})
-	if a, ok := empty.Next(1); ok {
+	if a, ok := empty.Next(Choice{Seed: 1}); ok {
 		t.Errorf("an address of nothing: %s", a)
 	}
 }
@@ -84,7 +84,7 @@ func TestHuge(t *testing.T) {
 		rs := ranges(t, list...)
 		s := NewSpace(rs)
 		for _, seed := range []uint64{0, 1, 1 << 63, math.MaxUint64 - 1, math.MaxUint64} {
-			a, ok := s.Next(seed)
+			a, ok := s.Next(Choice{Seed: seed})
 			if !ok || !rs.Contains(a) || s.Phase(a) != "" {
 				t.Fatalf("%v: %s, %t", list, a, ok)
 			}
@@ -101,7 +101,7 @@ func TestNextSpreads(t *testing.T) {
 	s := NewSpace(ranges(t, "10.0.0.0/24"))
 	count := map[netip.Addr]int{}
 	for i := range 2560 {
-		a, _ := s.Next(Seed("node", string(rune(i)), "net1"))
+		a, _ := s.Next(Choice{Seed: Seed("node", string(rune(i)), "net1")})
 		count[a]++
 	}
 	for a, n := range count {
@@ -167,7 +167,15 @@ func TestSpaceIsTheModel(t *testing.T) {
 				delete(m.phase, a)
 			},
 			"claim": func(t *rapid.T) {
-				a, ok := s.Next(rapid.Uint64().Draw(t, "seed"))
+				nodes := rapid.IntRange(0, 9).Draw(t, "nodes")
+				c := Choice{Seed: rapid.Uint64().Draw(t, "seed"), Rank: rapid.IntRange(0, nodes).Draw(t, "rank"), Nodes: nodes,
+					Cooled: time.Unix(int64(rapid.IntRange(0, 5).Draw(t, "cooled")), 0)}
+				unused, oldest := m.free()
+				a, ok := s.Next(c)
+				switch phase := m.phase[a]; {
+				case ok != (len(unused)+len(oldest) > 0), ok && len(unused) > 0 && !unused[a], ok && phase != "" && phase != released:
+					t.Fatalf("Next(%+v): %s, %t, %q; unused %v", c, a, ok, phase, unused)
+				}
 				if ok {
 					s.Put(a, bound, time.Time{})
 					m.phase[a] = bound
@@ -175,7 +183,7 @@ func TestSpaceIsTheModel(t *testing.T) {
 			},
 			"": func(t *rapid.T) {
 				unused, oldest := m.free()
-				a, ok := s.Next(rapid.Uint64().Draw(t, "seed"))
+				a, ok := s.Next(Choice{Seed: rapid.Uint64().Draw(t, "seed")})
 				switch {
 				case ok != (len(unused)+len(oldest) > 0):
 					t.Fatalf("Next: %s, %t; unused %v, oldest released %v", a, ok, unused, oldest)
@@ -186,7 +194,7 @@ func TestSpaceIsTheModel(t *testing.T) {
 				}
 				// Every unused address is some seed's.
 				for k := range uint64(len(unused)) {
-					a, _ := s.Next(k)
+					a, _ := s.Next(Choice{Seed: k})
 					delete(unused, a)
 				}
 				if len(unused) > 0 {
@@ -213,7 +221,7 @@ func TestEveryAddressOnce(t *testing.T) {
 		s, n := NewSpace(all), int(all.Count().Int64())
 		holders := map[netip.Addr]int{}
 		for pod := range n {
-			a, ok := s.Next(rapid.Uint64().Draw(t, "seed"))
+			a, ok := s.Next(Choice{Seed: rapid.Uint64().Draw(t, "seed")})
 			if !ok || !all.Contains(a) {
 				t.Fatalf("pod %d of %d gets %s, %t", pod, n, a, ok)
 			}
@@ -223,7 +231,7 @@ func TestEveryAddressOnce(t *testing.T) {
 			holders[a] = pod
 			s.Put(a, bound, time.Time{})
 		}
-		if a, ok := s.Next(0); ok {
+		if a, ok := s.Next(Choice{Seed: 0}); ok {
 			t.Fatalf("one more: %s", a)
 		}
 	})
@@ -234,16 +242,16 @@ func TestEveryAddressOnce(t *testing.T) {
 func TestCostIsThatOfLeases(t *testing.T) {
 	s := NewSpace(ranges(t, "2001:db8::/64"))
 	for range 1000 {
-		a, _ := s.Next(0) // always the first unused: the worst case of a walk from the start
+		a, _ := s.Next(Choice{Seed: 0}) // always the first unused: the worst case of a walk from the start
 		s.Put(a, bound, time.Time{})
 	}
 	if got := len(s.taken); got != 1000 || s.taken[999] != 999 {
 		t.Errorf("%d taken, the last is number %d", got, s.taken[999])
 	}
-	if a, _ := s.Next(math.MaxUint64 - 1001); a != addr("2001:db8::ffff:ffff:ffff:fffe") {
+	if a, _ := s.Next(Choice{Seed: math.MaxUint64 - 1001}); a != addr("2001:db8::ffff:ffff:ffff:fffe") {
 		t.Errorf("the last unused one is %s", a)
 	}
-	if n := testing.AllocsPerRun(10, func() { s.Next(1 << 40) }); n > 10 {
+	if n := testing.AllocsPerRun(10, func() { s.Next(Choice{Seed: 1 << 40}) }); n > 10 {
 		t.Errorf("Next allocates %v times with 1000 leases", n)
 	}
 }

@@ -31,6 +31,7 @@ type index struct {
 	inFlight map[string]bool              // names of leases that this node is claiming right now
 	own      map[string]map[string]bool   // by the keys below: names of leases of this node
 	intended map[string]bool              // names of those of leases that are only intended
+	users    users                        // of the pools of leases
 }
 
 // space of one pool, by family.
@@ -103,6 +104,7 @@ func (x *index) intend(l *v1alpha1.IPLease) {
 }
 
 func (x *index) set(l *v1alpha1.IPLease) {
+	x.users.move(x.leases[l.Name], l)
 	if old := x.leases[l.Name]; old != nil {
 		x.disown(old)
 		if x.holds(old) && !(x.holds(l) && sameLink(old.Spec.Holder, l.Spec.Holder)) {
@@ -132,6 +134,7 @@ func (x *index) deleted(pool string, l *v1alpha1.IPLease) {
 
 func (x *index) remove(name string) {
 	if l := x.leases[name]; l != nil {
+		x.users.move(l, nil)
 		x.disown(l)
 		if x.holds(l) {
 			x.lost(l)
@@ -184,7 +187,9 @@ func (x *index) begin(pool *ipam.Pool, f ipam.Family, h *v1alpha1.LeaseHolder, s
 	}
 	a, ok := x.last(s, f, h)
 	if !ok {
-		if a, ok = s.families[f].Next(seed); !ok {
+		c := ipam.Choice{Seed: seed}
+		c.Rank, c.Nodes = x.users.rank(pool.Name, x.node)
+		if a, ok = s.families[f].Next(c); !ok {
 			return a, nil, ipam.ErrExhausted
 		}
 	}
