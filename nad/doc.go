@@ -14,6 +14,23 @@
 // (ipam.spidernet.io/ippool, /ippools, /routes, and default-ipv4-ippool, default-ipv6-ippool of the namespace). If both are
 // there the native ones count and the others are ignored, with a warning.
 //
+// Which addresses of them it gets may be said as well:
+//
+//	ips in the networks annotation, runtimeConfig, args or CNI_ARGS   these, all of them
+//	pod annotation berth.dev/ips                                      one of these of each family: "10.6.1.5, 10.6.1.8-10.6.1.11",
+//	                                                                  or by interface "net1=10.6.1.5,10.6.1.6; net2=10.7.1.5"
+//
+// Both for one interface are an error. As berth.dev/ippool, berth.dev/ips without interfaces is for every one.
+//
+// Whose an address is beyond the life of one pod (v1alpha1.LeaseIdentity) is said in one of these places; the first that is there
+// counts, for it is the nearest to the interface:
+//
+//	ipam-claim-reference of the network in the networks annotation    that IPAMClaim
+//	pod annotation berth.dev/identity                                 that name, for every interface of the pod
+//	the pod's controller                                              its place in the StatefulSet, its VirtualMachineInstance
+//
+// The last is not read here but by the agent, from the pod's ownerReferences.
+//
 // Every error is the user's, names the annotation and its value, and says what to write.
 package nad
 
@@ -21,6 +38,8 @@ package nad
 const (
 	PoolAnnotation     = "berth.dev/ippool"
 	PoolsAnnotation    = "berth.dev/ippools"
+	IPsAnnotation      = "berth.dev/ips"
+	IdentityAnnotation = "berth.dev/identity"
 	RoutesAnnotation   = "berth.dev/routes"
 	SteeringAnnotation = "berth.dev/steering"
 )

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/berthdev/berth/delegate"
@@ -103,38 +104,51 @@ func parsePools(s string) ([]entry, error) {
 	if len(entries) == 0 {
 		return nil, errors.New(`names no interface; write "net1=POOL,POOL; net2=POOL"`)
 	}
-	seen := make(map[string]bool)
-	for _, e := range entries {
-		switch {
-		case (e.ifName == "") != (entries[0].ifName == ""):
-			return nil, errors.New("names the interface in some entries and not in others; name it in every one")
-		case e.ifName != "" && seen[e.ifName]:
-			return nil, fmt.Errorf("has two entries for interface %s; make it one", e.ifName)
-		}
-		seen[e.ifName] = true
-	}
 	return entries, nil
 }
 
 func parsePoolsShort(s string) ([]entry, error) {
+	parts, err := splitShort(s, "write INTERFACE=POOL,POOL")
+	if err != nil {
+		return nil, err
+	}
 	var entries []entry
-	for part := range strings.FieldsFuncSeq(s, func(r rune) bool { return r == ';' || r == '\n' }) {
-		part = strings.TrimSpace(part)
-		if part == "" {
-			continue // behind the last ;
-		}
-		ifName, list, ok := strings.Cut(part, "=")
-		ifName = strings.TrimSpace(ifName)
-		if !ok || ifName == "" {
-			return nil, fmt.Errorf("has %q; write INTERFACE=POOL,POOL", part)
-		}
-		any, err := delegate.ParsePools(list)
+	for _, p := range parts {
+		any, err := delegate.ParsePools(p.list)
 		if err != nil {
-			return nil, fmt.Errorf("interface %s %w", ifName, err)
+			return nil, fmt.Errorf("interface %s %w", p.ifName, err)
 		}
-		entries = append(entries, entry{ifName, pools{any: any}})
+		entries = append(entries, entry{p.ifName, pools{any: any}})
 	}
 	return entries, nil
+}
+
+// part of a short form by interface, "net1=LIST; net2=LIST".
+type part struct{ ifName, list string }
+
+// splitShort splits a short form by interface; remedy says how a part is to be written.
+func splitShort(s, remedy string) ([]part, error) {
+	var parts []part
+	for text := range strings.FieldsFuncSeq(s, func(r rune) bool { return r == ';' || r == '\n' }) {
+		text = strings.TrimSpace(text)
+		if text == "" {
+			continue // behind the last ;
+		}
+		ifName, list, ok := strings.Cut(text, "=")
+		ifName = strings.TrimSpace(ifName)
+		if !ok || ifName == "" {
+			return nil, fmt.Errorf("has %q; %s", text, remedy)
+		}
+		if slices.ContainsFunc(parts, func(p part) bool { return p.ifName == ifName }) {
+			return nil, errTwice(ifName)
+		}
+		parts = append(parts, part{ifName, list})
+	}
+	return parts, nil
+}
+
+func errTwice(ifName string) error {
+	return fmt.Errorf("has two entries for interface %s; make it one", ifName)
 }
 
 func parsePoolsJSON(s string) ([]entry, error) {
@@ -147,6 +161,7 @@ func parsePoolsJSON(s string) ([]entry, error) {
 		return nil, fmt.Errorf(`is not [{"interface": NAME, "ipv4": [POOL…], "ipv6": [POOL…], "cleangateway": false}]: %w`, err)
 	}
 	var entries []entry
+	seen := map[string]bool{}
 	for i, e := range list {
 		p, err := e.pools()
 		if err != nil {
@@ -155,6 +170,13 @@ func parsePoolsJSON(s string) ([]entry, error) {
 			}
 			return nil, fmt.Errorf("interface %s %w", e.Interface, err)
 		}
+		switch {
+		case (e.Interface == "") != (list[0].Interface == ""):
+			return nil, errors.New("names the interface in some entries and not in others; name it in every one")
+		case e.Interface != "" && seen[e.Interface]:
+			return nil, errTwice(e.Interface)
+		}
+		seen[e.Interface] = true
 		p.noDefaultRoute = e.CleanGateway
 		entries = append(entries, entry{e.Interface, p})
 	}

@@ -13,6 +13,11 @@ import (
 // configuration of a NetworkAttachmentDefinition ("namespace/name"), and false if it is not known.
 func Misplaced(podAnnotations map[string]string, namespace string, config func(nad string) (string, bool)) []string {
 	keys := pick(podAnnotations, func(string, ...any) {}, []string{PoolsAnnotation, PoolAnnotation}, []string{spiderPools, spiderPool})
+	for _, key := range []string{IPsAnnotation, IdentityAnnotation} {
+		if _, ok := podAnnotations[key]; ok {
+			keys = append(keys, key)
+		}
+	}
 	if len(keys) == 0 {
 		return nil
 	}
@@ -45,21 +50,38 @@ func Misplaced(podAnnotations map[string]string, namespace string, config func(n
 	}
 	var out []string
 	for _, key := range keys {
-		if key != PoolsAnnotation && key != spiderPools {
-			continue
-		}
-		entries, err := parsePools(podAnnotations[key])
-		if err != nil {
-			continue // the ADD of the interface that Berth serves says it
-		}
-		for _, e := range entries {
-			if reason := why[e.ifName]; reason != "" {
+		for _, name := range named(key, podAnnotations[key]) {
+			if reason := why[name]; reason != "" {
 				out = append(out, fmt.Sprintf(`annotation %s has no effect on interface %s: %s; give the network "ipam": {"type": %q}`,
-					key, e.ifName, reason, delegate.PluginType))
+					key, name, reason, delegate.PluginType))
 			}
 		}
 	}
 	return out
+}
+
+// named are the interfaces that an annotation names, if it is of those that do. Of a malformed one they are not known: the ADD of
+// the interface that Berth serves says what is wrong.
+func named(key, value string) (names []string) {
+	switch key {
+	case PoolsAnnotation, spiderPools:
+		entries, err := parsePools(value)
+		if err != nil {
+			return nil
+		}
+		for _, e := range entries {
+			names = append(names, e.ifName)
+		}
+	case IPsAnnotation:
+		list, err := parseIPs(value)
+		if err != nil {
+			return nil
+		}
+		for _, f := range list {
+			names = append(names, f.ifName)
+		}
+	}
+	return names
 }
 
 // notBerth says why Berth is not called for a network; "" if it is.

@@ -29,6 +29,13 @@ func TestMisplaced(t *testing.T) {
 		{"only the overlay", "", PoolsAnnotation, "net1=zone-a", []string{PoolsAnnotation, "eth0", "default network"}},
 		{"the named one is not served", "berth,bare", PoolsAnnotation, "net1=a;net2=b", []string{"interface net2", "ns/bare has no ipam section"}},
 		{"the named one is served", "berth,bare", PoolsAnnotation, "net1=a", nil},
+		{"ips not served", "bare", IPsAnnotation, "10.6.1.5", []string{IPsAnnotation, "net1", "ns/bare has no ipam section"}},
+		{"ips of the one that is not served", "berth,bare", IPsAnnotation, "net1=10.6.1.5;net2=10.6.1.6", []string{IPsAnnotation + " has no effect on interface net2"}},
+		{"ips of the one that is served", "berth,bare", IPsAnnotation, "net1=10.6.1.5", nil},
+		{"ips of every one", "berth,bare", IPsAnnotation, "10.6.1.5", nil},
+		{"ips malformed", "berth,bare", IPsAnnotation, "net2=x", nil},
+		{"identity", "berth,bare", IdentityAnnotation, "db", nil},
+		{"identity not served", "other", IdentityAnnotation, "db", []string{IdentityAnnotation, `IPAM plugin "host-local"`}},
 		{"networks malformed", "ns/a/b/c", PoolAnnotation, "zone-a", []string{networksAnnotation}},
 		{"unknown network", "missing", PoolAnnotation, "zone-a", nil},
 	}

@@ -35,6 +35,16 @@ type Interface struct {
 	Gateways []netip.Addr
 	// IPs asked for in the networks annotation. Multus does not pass those of the default network on in runtimeConfig.
 	IPs []netip.Addr
+	// Claim is its ipam-claim-reference: the name of an IPAMClaim in the pod's namespace.
+	Claim string
+}
+
+// said is the annotation that tells of the interface.
+func (i Interface) said() string {
+	if i.Default {
+		return defaultNetworkAnnotation
+	}
+	return networksAnnotation
 }
 
 // Interfaces lists the interfaces of a pod in the order in which Multus makes them: the default network, then the networks
@@ -86,7 +96,7 @@ func (i *Interface) of(n network) {
 	if n.InterfaceRequest != "" {
 		i.Name = n.InterfaceRequest
 	}
-	i.IPs, i.Gateways = n.ips, n.gateways
+	i.IPs, i.Gateways, i.Claim = n.ips, n.gateways, n.IPAMClaimReference
 }
 
 // network is one network selection element, with its addresses parsed.

@@ -36,6 +36,8 @@ func TestInterfaces(t *testing.T) {
 		{"same network twice", "a,a", "", []Interface{eth0, {Name: "net1", NAD: "shop/a"}, {Name: "net2", NAD: "shop/a"}}},
 		{"JSON", `[{"name":"a","ips":["10.6.1.7/16","10.6.1.7","fd00::7"]},{"name":"b","namespace":"other","interface":"x","mac":"02:00:00:00:00:01","cni-args":{"k":1}}]`, "",
 			[]Interface{eth0, {Name: "net1", NAD: "shop/a", IPs: addrs("10.6.1.7", "fd00::7")}, {Name: "x", NAD: "other/b"}}},
+		{"claim", `[{"name":"a","ipam-claim-reference":"vm-a"},{"name":"b"}]`, "",
+			[]Interface{eth0, {Name: "net1", NAD: "shop/a", Claim: "vm-a"}, {Name: "net2", NAD: "shop/b"}}},
 		{"older key", `[{"name":"a","interfaceRequest":"x"}]`, "", []Interface{eth0, {Name: "x", NAD: "shop/a"}}},
 		{"default route", `[{"name":"a","default-route":["10.6.0.1"]}]`, "", []Interface{{Name: "eth0", Default: true},
 			{Name: "net1", NAD: "shop/a", DefaultRoute: true, Gateways: addrs("10.6.0.1")}}},

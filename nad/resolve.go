@@ -3,6 +3,7 @@ package nad
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/berthdev/berth/delegate"
@@ -18,8 +19,14 @@ type Ask struct {
 	Any []string
 	// IPv4 and IPv6 have pool patterns in order for one family. If only one is set, the interface gets no address of the other.
 	IPv4, IPv6 []string
-	// IPs asked for, each once.
+	// IPs asked for, each once: the pod gets all of them.
 	IPs []netip.Addr
+	// Fixed are the addresses of the pod's template (berth.dev/ips), each once, in the written order: the pod gets one of each
+	// family that is among them. They are never there together with IPs.
+	Fixed []netip.Addr
+	// Claim is the name of an IPAMClaim in the pod's namespace (ipam-claim-reference), Identity that of the annotation
+	// berth.dev/identity. See the package comment for which counts.
+	Claim, Identity string
 	// Routes beside those of the pools: first the network's, then the pod's.
 	Routes []Route
 	// Steering is "", "Auto", "Always" or "Never"; the empty one leaves it to the pool.
@@ -56,10 +63,17 @@ func Resolve(in Input) (Ask, []string, error) {
 	warn := func(format string, args ...any) { warnings = append(warnings, fmt.Sprintf(format, args...)) }
 
 	var ask Ask
+	places := "runtimeConfig, args or CNI_ARGS" // that ask for IPs
 	for _, i := range interfaces {
 		if i.Name == in.IfName {
-			ask.Default, ask.DefaultRoute = i.Default, i.DefaultRoute
+			ask.Default, ask.DefaultRoute, ask.Claim = i.Default, i.DefaultRoute, i.Claim
 			ask.IPs = delegate.MergeAddrs(ask.IPs, i.IPs...)
+			if i.IPs != nil {
+				places = "annotation " + i.said()
+			}
+			if err := checkClaim(i, in.PodAnnotations); err != nil {
+				return Ask{}, nil, err
+			}
 		}
 	}
 	ask.IPs = delegate.MergeAddrs(ask.IPs, in.IPs...)
@@ -69,6 +83,21 @@ func Resolve(in Input) (Ask, []string, error) {
 		ask.NoDefaultRoute = c.IPAM.NoDefaultRoute
 		for _, r := range c.IPAM.Routes {
 			ask.Routes = append(ask.Routes, Route{Route: r})
+		}
+	}
+	if s, ok := in.PodAnnotations[IPsAnnotation]; ok {
+		ask.Fixed, err = ipsOf(in.IfName, s, interfaces)
+		if err == nil && ask.Fixed != nil && ask.IPs != nil {
+			err = fmt.Errorf("is for interface %s too, for which ips in %s ask for %s; leave one of the two out", in.IfName, places, join(ask.IPs))
+		}
+		if err != nil {
+			return Ask{}, nil, annotationError("pod", IPsAnnotation, s, err)
+		}
+	}
+	if s, ok := in.PodAnnotations[IdentityAnnotation]; ok {
+		ask.Identity = strings.TrimSpace(s)
+		if err := checkName(ask.Identity); err != nil {
+			return Ask{}, nil, annotationError("pod", IdentityAnnotation, s, err)
 		}
 	}
 	if s, ok := in.PodAnnotations[SteeringAnnotation]; ok {
@@ -146,20 +175,15 @@ func poolsOf(ifName, value string, interfaces []Interface) (pools, bool, error) 
 	if err != nil {
 		return pools{}, false, err
 	}
-	var names []string
-	known := map[string]bool{ifName: true} // the runtime may know one that the annotations do not tell of
-	for _, i := range interfaces {
-		names = append(names, i.Name)
-		known[i.Name] = true
-	}
-	if entries[0].ifName == "" {
-		return poolsByOrder(ifName, entries, names)
-	}
+	var named []string
 	for _, e := range entries {
-		if !known[e.ifName] {
-			return pools{}, false, fmt.Errorf("names interface %s, but the pod has %s; correct it, or name the interface in %s (NETWORK@%s)",
-				e.ifName, strings.Join(names, ", "), networksAnnotation, e.ifName)
-		}
+		named = append(named, e.ifName)
+	}
+	if named[0] == "" {
+		return poolsByOrder(ifName, entries, namesOf(interfaces))
+	}
+	if err := checkNamed(named, ifName, interfaces); err != nil {
+		return pools{}, false, err
 	}
 	for _, e := range entries {
 		if e.ifName == ifName {
@@ -167,6 +191,25 @@ func poolsOf(ifName, value string, interfaces []Interface) (pools, bool, error) 
 		}
 	}
 	return pools{}, false, nil
+}
+
+// checkNamed refuses an annotation that speaks of an interface which the pod does not have.
+func checkNamed(named []string, ifName string, interfaces []Interface) error {
+	has := namesOf(interfaces)
+	for _, name := range named {
+		if name != ifName && !slices.Contains(has, name) { // the runtime may know one that the annotations do not tell of
+			return fmt.Errorf("names interface %s, but the pod has %s; correct it, or name the interface in %s (NETWORK@%s)",
+				name, strings.Join(has, ", "), networksAnnotation, name)
+		}
+	}
+	return nil
+}
+
+func namesOf(interfaces []Interface) (names []string) {
+	for _, i := range interfaces {
+		names = append(names, i.Name)
+	}
+	return names
 }
 
 // poolsByOrder gives the entries of Spiderpool's list without interface names to the interfaces in their order. There,

@@ -28,7 +28,7 @@ func route(dst, gw string, byPod bool) Route {
 	return r
 }
 
-func ipam(ipam delegate.IPAM) *delegate.Config { return &delegate.Config{IPAM: ipam} }
+func section(s delegate.IPAM) *delegate.Config { return &delegate.Config{IPAM: s} }
 
 func TestResolve(t *testing.T) {
 	const two = "store-net@net1,other"
@@ -79,12 +79,12 @@ func TestResolve(t *testing.T) {
 	}, {
 		name:   "cleangateway of the network counts unless the entry speaks of it",
 		pod:    kv(spiderPools, `[{"interface":"net1","ipv4":["a"],"cleangateway":false},{"interface":"net2","ipv4":["a"]}]`, networksAnnotation, two),
-		config: ipam(delegate.IPAM{NoDefaultRoute: true}),
+		config: section(delegate.IPAM{NoDefaultRoute: true}),
 		want:   Ask{Source: "pod annotation ipam.spidernet.io/ippools", IPv4: list("a")},
 	}, {
 		name:   "cleangateway of the network",
 		pod:    kv(spiderPools, `[{"interface":"net1","ipv4":["a"],"cleangateway":false},{"interface":"net2","ipv4":["a"]}]`, networksAnnotation, two),
-		config: ipam(delegate.IPAM{NoDefaultRoute: true}),
+		config: section(delegate.IPAM{NoDefaultRoute: true}),
 		ifName: "net2",
 		want:   Ask{Source: "pod annotation ipam.spidernet.io/ippools", IPv4: list("a"), NoDefaultRoute: true},
 	}, {
@@ -116,12 +116,12 @@ func TestResolve(t *testing.T) {
 		name:   "pod before namespace before network",
 		pod:    kv(PoolAnnotation, "x"),
 		ns:     kv(PoolAnnotation, "y"),
-		config: ipam(delegate.IPAM{Pools: list("z")}),
+		config: section(delegate.IPAM{Pools: list("z")}),
 		want:   Ask{Source: "pod annotation berth.dev/ippool", Any: list("x")},
 	}, {
 		name:   "namespace before network",
 		ns:     kv(PoolAnnotation, `{"ipv4":["y"]}`),
-		config: ipam(delegate.IPAM{Pools: list("z")}),
+		config: section(delegate.IPAM{Pools: list("z")}),
 		want:   Ask{Source: "namespace annotation berth.dev/ippool", IPv4: list("y")},
 	}, {
 		name: "Spiderpool's namespace",
@@ -139,11 +139,11 @@ func TestResolve(t *testing.T) {
 		warnings: list("annotation ipam.spidernet.io/default-ipv4-ippool is ignored, since berth.dev/ippool is set too"),
 	}, {
 		name:   "network",
-		config: ipam(delegate.IPAM{Pools: list("z")}),
+		config: section(delegate.IPAM{Pools: list("z")}),
 		want:   Ask{Source: "NAD ipam section", Any: list("z")},
 	}, {
 		name:   "network by family",
-		config: ipam(delegate.IPAM{IPv6: list("z")}),
+		config: section(delegate.IPAM{IPv6: list("z")}),
 		want:   Ask{Source: "NAD ipam section", IPv6: list("z")},
 	}, {
 		name:     "native beside foreign, which is not even read",
@@ -157,7 +157,7 @@ func TestResolve(t *testing.T) {
 	}, {
 		name:   "routes",
 		pod:    kv(RoutesAnnotation, "10.0.0.0/16 via 10.6.0.2; fd00:1::/64 via fd00::2\n10.1.0.1 via 10.6.0.2"),
-		config: ipam(delegate.IPAM{Routes: []delegate.Route{route("172.16.0.0/12", "", false).Route}}),
+		config: section(delegate.IPAM{Routes: []delegate.Route{route("172.16.0.0/12", "", false).Route}}),
 		want: Ask{Routes: []Route{route("172.16.0.0/12", "", false), route("10.0.0.0/16", "10.6.0.2", true),
 			route("fd00:1::/64", "fd00::2", true), route("10.1.0.1/32", "10.6.0.2", true)}},
 	}, {
@@ -172,11 +172,11 @@ func TestResolve(t *testing.T) {
 	}, {
 		name:   "steering of the pod",
 		pod:    kv(SteeringAnnotation, "always"),
-		config: ipam(delegate.IPAM{Steering: "Never"}),
+		config: section(delegate.IPAM{Steering: "Never"}),
 		want:   Ask{Steering: "Always"},
 	}, {
 		name:   "steering of the network",
-		config: ipam(delegate.IPAM{Steering: "Never"}),
+		config: section(delegate.IPAM{Steering: "Never"}),
 		want:   Ask{Steering: "Never"},
 	}, {
 		name:   "addresses from everywhere, each once",
@@ -184,6 +184,33 @@ func TestResolve(t *testing.T) {
 		config: &delegate.Config{IPs: addrs("10.6.1.7", "10.6.1.9")},
 		ips:    addrs("10.6.1.8", "10.6.1.7"),
 		want:   Ask{IPs: addrs("10.6.1.7", "10.6.1.8", "10.6.1.9")},
+	}, {
+		name:   "fixed addresses of every interface",
+		pod:    kv(IPsAnnotation, "10.6.1.9,10.6.1.5-10.6.1.6, fd00::5", networksAnnotation, two),
+		ifName: "net2",
+		want:   Ask{Fixed: addrs("10.6.1.9", "10.6.1.5", "10.6.1.6", "fd00::5")},
+	}, {
+		name:   "fixed addresses by interface, beside ips for another",
+		pod:    kv(IPsAnnotation, "net1=10.6.1.5; net2=10.7.1.5", networksAnnotation, `[{"name":"a","ips":["10.6.1.7"]},{"name":"b"}]`),
+		ifName: "net2",
+		want:   Ask{Fixed: addrs("10.7.1.5")},
+	}, {
+		name: "fixed addresses of another interface",
+		pod:  kv(IPsAnnotation, "net2=10.7.1.5", networksAnnotation, `[{"name":"a","ips":["10.6.1.7"]},{"name":"b"}]`),
+		want: Ask{IPs: addrs("10.6.1.7")},
+	}, {
+		name: "identity and claim",
+		pod:  kv(IdentityAnnotation, " db-main\n", networksAnnotation, `[{"name":"a","ipam-claim-reference":"vm-a.net1"},{"name":"b"}]`),
+		want: Ask{Identity: "db-main", Claim: "vm-a.net1"},
+	}, {
+		name:   "claim of another interface, of a name that is not ours to judge",
+		pod:    kv(networksAnnotation, `[{"name":"a","ipam-claim-reference":"No Name"},{"name":"b"}]`),
+		ifName: "net2",
+	}, {
+		name:   "claim of the default network",
+		pod:    kv(defaultNetworkAnnotation, `[{"name":"a","ipam-claim-reference":"vm-a"}]`),
+		ifName: "eth0",
+		want:   Ask{Default: true, DefaultRoute: true, Claim: "vm-a"},
 	}, {
 		name:   "the default network",
 		ifName: "eth0",
@@ -260,6 +287,24 @@ func TestResolveErrors(t *testing.T) {
 		{RoutesAnnotation, `[{"dst":"10.0.0.0/16"}]`, "no gw for dst 10.0.0.0/16"},
 		{RoutesAnnotation, `[{"dst":"10.0.0.0/16","via":"10.6.0.1"}]`, `unknown field "via"`},
 		{RoutesAnnotation, `[{"dst":"10.0.0.0/16","gw":"fe80::1"}]`, "other family"},
+		{IPsAnnotation, "", "names no address"},
+		{IPsAnnotation, "net1=", "interface net1 names no address"},
+		{IPsAnnotation, "10.6.1.5,", "has an empty entry"},
+		{IPsAnnotation, "10.6.1", `bad entry: "10.6.1" is not an IP address`},
+		{IPsAnnotation, "10.6.1.5/16", `"10.6.1.5/16"; write an ADDRESS or a range FIRST-LAST, without prefix length`},
+		{IPsAnnotation, "10.6.1.9-10.6.1.5", `write "10.6.1.5-10.6.1.9"`},
+		{IPsAnnotation, "::ffff:10.6.1.5", "IPv4-mapped addresses are not allowed"},
+		{IPsAnnotation, "10.6.1.4-10.6.1.6,10.6.1.5", "has 10.6.1.5 twice; name each address once"},
+		{IPsAnnotation, "net1=10.6.1.5,net2=10.6.1.6", `"net2=10.6.1.6" is not an IP address`},
+		{IPsAnnotation, "net1=10.6.1.5;net1=10.6.1.6", "two entries for interface net1"},
+		{IPsAnnotation, "net1=10.6.1.5;10.6.1.6", `"10.6.1.6"; write INTERFACE=ADDRESS,ADDRESS`},
+		{IPsAnnotation, "net2=10.6.1.5", "names interface net2, but the pod has eth0, net1; correct it"},
+		{IPsAnnotation, "10.6.0.0-10.6.4.0", "more than 1024 IPv4 addresses; make a pool of them"},
+		{IPsAnnotation, "fd00::-fd00:ffff::", "more than 1024 IPv6 addresses"},
+		{IdentityAnnotation, " ", "names no identity"},
+		{IdentityAnnotation, "Db_main", "no name of an identity"},
+		{IdentityAnnotation, strings.Repeat("a", 254), "1 to 253 characters"},
+		{networksAnnotation, `[{"name":"a","ipam-claim-reference":"VM a"}]`, `ipam-claim-reference "VM a"`},
 		{SteeringAnnotation, "sometimes", "none of Auto, Always, Never"},
 		{networksAnnotation, "a/b/c", "write name"},
 	}
@@ -278,6 +323,31 @@ func TestResolveErrors(t *testing.T) {
 		_, _, err := Resolve(Input{NamespaceAnnotations: kv(test.key, test.value), IfName: "eth0"})
 		if err == nil || !strings.Contains(err.Error(), test.want) || !strings.HasPrefix(err.Error(), "namespace annotation "+test.key+": ") {
 			t.Errorf("%s %s: %v, want %s", test.key, test.value, err, test.want)
+		}
+	}
+}
+
+// TestTwoPlacesOfAddresses: the message names both.
+func TestTwoPlacesOfAddresses(t *testing.T) {
+	const networks = `[{"name":"a","ips":["10.6.1.7/16"]}]`
+	for _, test := range []struct {
+		name string
+		in   Input
+		want string
+	}{
+		{"networks annotation, which Multus passes on", Input{IfName: "net1", IPs: addrs("10.6.1.7"), PodAnnotations: kv(networksAnnotation, networks)},
+			"interface net1 too, for which ips in annotation k8s.v1.cni.cncf.io/networks ask for 10.6.1.7;"},
+		{"default network", Input{IfName: "eth0", PodAnnotations: kv(defaultNetworkAnnotation, networks)}, "ips in annotation v1.multus-cni.io/default-network"},
+		{"runtimeConfig", Input{IfName: "eth0", Config: &delegate.Config{IPs: addrs("10.6.1.7", "fd00::7")}}, "runtimeConfig, args or CNI_ARGS ask for 10.6.1.7, fd00::7;"},
+		{"CNI_ARGS", Input{IfName: "eth0", IPs: addrs("10.6.1.7")}, "runtimeConfig, args or CNI_ARGS"},
+	} {
+		if test.in.PodAnnotations == nil {
+			test.in.PodAnnotations = kv()
+		}
+		test.in.PodAnnotations[IPsAnnotation] = "10.6.1.7"
+		_, _, err := Resolve(test.in)
+		if err == nil || !strings.HasPrefix(err.Error(), "pod annotation "+IPsAnnotation+": ") || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s:\n got %v\nwant %s", test.name, err, test.want)
 		}
 	}
 }
