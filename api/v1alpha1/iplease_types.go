@@ -37,6 +37,7 @@ import (
 // +kubebuilder:validation:XValidation:rule=`!isIP(self.spec.address) || self.metadata.name + '-' == self.spec.network + '.' + [(self.spec.address.contains('.') ? [self.spec.address] : self.spec.address.replace('::', ':*:').split(':').filter(g, g != ""))].map(gs, gs.map(g, g == '*' ? '0-0-0-0-0-0-0-0-'.substring(0, 2 * (9 - gs.size())) : g + '-').join(""))[0]`,messageExpression=`'the name of the lease of ' + self.spec.address + ' in network "' + self.spec.network + '" is ' + (self.spec.network + '.' + [(self.spec.address.contains('.') ? [self.spec.address] : self.spec.address.replace('::', ':*:').split(':').filter(g, g != ""))].map(gs, gs.map(g, g == '*' ? '0-0-0-0-0-0-0-0-'.substring(0, 2 * (9 - gs.size())) : g + '-').join(""))[0] + '$').replace('-$', "")`
 // +kubebuilder:validation:XValidation:rule=`self.spec.phase != 'Bound' || has(self.spec.holder)`,message=`a Bound lease needs a holder`,fieldPath=".spec.phase"
 // +kubebuilder:validation:XValidation:rule=`self.spec.phase == 'Bound' || !has(self.spec.next)`,message=`only a Bound lease has a next holder`,fieldPath=".spec.next"
+// +kubebuilder:validation:XValidation:rule=`self.spec.phase != 'Quarantined' || has(self.spec.conflict)`,message=`a Quarantined lease needs the conflict: who answers for the address; to keep it out of use, make it Reserved`,fieldPath=".spec.phase"
 type IPLease struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -93,8 +94,8 @@ type IPLeaseSpec struct {
 type LeaseIdentity struct {
 	// Kind, see the table.
 	//
-	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule=`self.matches('^[A-Z][A-Za-z0-9]*$')`,messageExpression=`'identity kind "' + self + '" is not a kind such as StatefulSet, VirtualMachineInstance, IPAMClaim, Name, Pod or Deployment'`
 	Kind string `json:"kind"`
 	// Namespace of the pods.
 	//

@@ -27,7 +27,7 @@ func TestSubnetValidation(t *testing.T) {
 		{name: "/32", subnets: `[{cidr: 10.6.0.9/32, ips: [10.6.0.9]}]`},
 		{name: "/127", subnets: `[{cidr: "2001:db8::/127", gateway: "2001:db8::", ips: ["2001:db8::1"]}]`},
 		{name: "/128", subnets: `[{cidr: "2001:db8::9/128", ips: ["2001:db8::9/128"]}]`},
-		{name: "no subnet", subnets: `[]`, want: []string{"spec.subnets", "at least 1"}},
+		{name: "no subnet", subnets: `[]`, want: []string{"spec.subnets", "subnets is empty; name at least one CIDR, or another IPAM plugin in delegate"}},
 		{name: "no CIDR", subnets: `[{gateway: 10.6.0.1}]`, want: []string{"spec.subnets[0].cidr"}},
 		{name: "empty CIDR", subnets: `[{cidr: ""}]`, want: []string{"subnets[0].cidr", `cidr "" is not ADDRESS/LENGTH`}},
 		{name: "no length", subnets: `[{cidr: 10.6.0.0}]`, want: []string{"subnets[0].cidr", `cidr "10.6.0.0" is not ADDRESS/LENGTH`}},
@@ -144,6 +144,41 @@ func TestPoolValidation(t *testing.T) {
 		{name: "Exists with values", pool: "test", spec: subnets + ", podAffinity: {matchExpressions: [{key: zone, operator: Exists, values: [a]}]}", want: []string{"spec.podAffinity"}},
 		{name: "steering", pool: "test", spec: subnets + ", steering: Sometimes", want: []string{"spec.steering", "Sometimes"}},
 		{name: "unknown field", pool: "test", spec: subnets + ", gateway: 10.6.0.1", want: []string{"gateway"}},
+
+		{name: "pairs", pool: "test", spec: `pairing: index, subnets: [{cidr: 10.6.0.0/24}, {cidr: "fd00:6::/120"}]`},
+		{name: "pairs, IPv6 first", pool: "test", spec: `pairing: index, subnets: [{cidr: "fd00:6::/112"}, {cidr: 10.6.0.0/16}]`},
+		{name: "pairs of different size", pool: "test", spec: `pairing: index, subnets: [{cidr: 10.6.0.0/24}, {cidr: "fd00:6::/64"}]`,
+			want: []string{"spec.pairing", "pairing: index needs two subnets, one IPv4 and one IPv6, with equally many host bits, such as 10.6.0.0/24 and fd00:6::/120"}},
+		{name: "pairs of one family", pool: "test", spec: `pairing: index, subnets: [{cidr: 10.6.0.0/24}, {cidr: 10.7.0.0/24}]`, want: []string{"spec.pairing", "one IPv4 and one IPv6"}},
+		{name: "pairs of one subnet", pool: "test", spec: `pairing: index, subnets: [{cidr: 10.6.0.0/24}]`, want: []string{"spec.pairing", "needs two subnets"}},
+		{name: "pairs of three subnets", pool: "test", spec: `pairing: index, subnets: [{cidr: 10.6.0.0/24}, {cidr: "fd00:6::/120"}, {cidr: 10.7.0.0/24}]`,
+			want: []string{"spec.pairing", "needs two subnets"}},
+		{name: "pairs with a malformed CIDR", pool: "test", spec: `pairing: index, subnets: [{cidr: 10.6.0.0/24}, {cidr: "fd00:6::"}]`, want: []string{"subnets[1].cidr", `cidr "fd00:6::"`}},
+		{name: "pairs of a delegate", pool: "test", spec: `pairing: index, delegate: {type: dhcp}`, want: []string{"spec.pairing", "needs two subnets"}},
+		{name: "pairing", pool: "test", spec: `pairing: random, subnets: [{cidr: 10.6.0.0/24}, {cidr: "fd00:6::/120"}]`, want: []string{"spec.pairing", "random"}},
+
+		{name: "times", pool: "test", spec: subnets + ", cooldown: 1h30m, reservedFor: 720h"},
+		{name: "no times", pool: "test", spec: subnets + ", cooldown: 0s, reservedFor: 0s"},
+		{name: "fractions", pool: "test", spec: subnets + `, cooldown: 0.5s, reservedFor: "99999h"`},
+		{name: "cooldown without unit", pool: "test", spec: subnets + `, cooldown: "30"`, want: []string{"spec.cooldown", `cooldown "30" is not a time such as 30s, 5m or 1h30m`}},
+		{name: "cooldown, a number", pool: "test", spec: subnets + `, cooldown: 30`, want: []string{"spec.cooldown", "string"}},
+		{name: "negative cooldown", pool: "test", spec: subnets + `, cooldown: -30s`, want: []string{"spec.cooldown", `cooldown "-30s" is not a time`}},
+		{name: "cooldown of blanks", pool: "test", spec: subnets + `, cooldown: " 30s"`, want: []string{"spec.cooldown", `cooldown " 30s"`}},
+		{name: "days", pool: "test", spec: subnets + ", reservedFor: 30d", want: []string{"spec.reservedFor", `reservedFor "30d" is not a time such as 30s, 12h or 720h`}},
+		{name: "no end", pool: "test", spec: subnets + `, reservedFor: ""`, want: []string{"spec.reservedFor", `reservedFor "" is not a time`}},
+		{name: "beyond what Go can parse", pool: "test", spec: subnets + `, reservedFor: "99999999h"`, want: []string{"spec.reservedFor", "at most 99999h"}},
+		{name: "the longest that is accepted", pool: "test", spec: subnets + `, cooldown: "999999999s999999999s9999999m", reservedFor: "99999h99999h99999h99999h99999h9s"`},
+		{name: "long cooldown", pool: "test", spec: subnets + `, cooldown: "1s1s1s1s1s1s1s1s1s1s1s1s1s1s1s1s1s"`, want: []string{"spec.cooldown", "32"}},
+
+		{name: "delegate", pool: "test", spec: `delegate: {type: dhcp}`},
+		{name: "delegate with configuration", pool: "test", spec: `delegate: {type: host-local, config: {ranges: [[{subnet: 10.6.0.0/24}]]}}`},
+		{name: "delegate and subnets", pool: "test", spec: subnets + ", delegate: {type: dhcp}",
+			want: []string{"spec.subnets", "a pool with delegate has no subnets: the addresses are of the other plugin"}},
+		{name: "delegate to berth", pool: "test", spec: `delegate: {type: berth}`, want: []string{"spec.delegate.type", `delegate type "berth" is not the name of another IPAM plugin, such as dhcp`}},
+		{name: "delegate to a path", pool: "test", spec: `delegate: {type: ../sbin/reboot}`, want: []string{"spec.delegate.type", `delegate type "../sbin/reboot"`}},
+		{name: "delegate to nobody", pool: "test", spec: `delegate: {config: {}}`, want: []string{"spec.delegate.type", "Required"}},
+		{name: "delegate with words for a configuration", pool: "test", spec: `delegate: {type: dhcp, config: "x"}`, want: []string{"spec.delegate.config", "object"}},
+		{name: "neither delegate nor subnets", pool: "test", spec: `disabled: true`, want: []string{"spec.subnets", "subnets is empty"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, err := create(t, pools, "{apiVersion: berth.dev/v1alpha1, kind: IPPool, metadata: {name: "+tc.pool+"}, spec: {"+tc.spec+"}}")
@@ -170,13 +205,51 @@ func TestNetworkIsImmutable(t *testing.T) {
 	checkRefusal(t, edit(func(s map[string]any) { s["subnets"] = s["subnets"].([]any)[1:] }), nil)
 }
 
+// What another plugin gave must be given back to it, with the configuration by which it gave it.
+func TestDelegateIsImmutable(t *testing.T) {
+	pools := apiserver(t).Resource(GroupVersion.WithResource("ippools"))
+	p, err := create(t, pools, "{apiVersion: berth.dev/v1alpha1, kind: IPPool, metadata: {name: test}, spec: {delegate: {type: host-local, config: {a: {b: 1}}}}}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := create(t, pools, "{apiVersion: berth.dev/v1alpha1, kind: IPPool, metadata: {name: other}, spec: {subnets: [{cidr: 10.6.0.0/16}]}}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	subnets := []any{map[string]any{"cidr": "10.6.0.0/16"}}
+	refused := []string{"spec.delegate", "delegate cannot be changed: what it gave must be given back to it; make another pool"}
+	for _, tc := range []struct {
+		name string
+		of   *unstructured.Unstructured
+		edit func(spec map[string]any)
+		want []string
+	}{
+		{"type", p, func(s map[string]any) { s["delegate"].(map[string]any)["type"] = "dhcp" }, refused},
+		{"configuration", p, func(s map[string]any) {
+			s["delegate"].(map[string]any)["config"] = map[string]any{"a": map[string]any{"b": int64(2)}}
+		}, refused},
+		{"no configuration", p, func(s map[string]any) { delete(s["delegate"].(map[string]any), "config") }, refused},
+		{"to subnets", p, func(s map[string]any) { delete(s, "delegate"); s["subnets"] = subnets }, refused},
+		{"to a delegate", q, func(s map[string]any) { delete(s, "subnets"); s["delegate"] = map[string]any{"type": "dhcp"} }, refused},
+		{"something else", p, func(s map[string]any) { s["disabled"] = true }, nil},
+		{"something else without delegate", q, func(s map[string]any) { s["disabled"] = true }, nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			e := tc.of.DeepCopy()
+			tc.edit(e.Object["spec"].(map[string]any))
+			_, err := pools.Update(t.Context(), e, metav1.UpdateOptions{DryRun: []string{metav1.DryRunAll}})
+			checkRefusal(t, err, tc.want)
+		})
+	}
+}
+
 func TestDefaults(t *testing.T) {
 	pools := apiserver(t).Resource(GroupVersion.WithResource("ippools"))
 	p, err := create(t, pools, "{apiVersion: berth.dev/v1alpha1, kind: IPPool, metadata: {name: test}, spec: {subnets: [{cidr: 10.6.0.0/16}]}}")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for field, want := range map[string]string{"network": "default", "steering": "Auto"} {
+	for field, want := range map[string]string{"network": "default", "steering": "Auto", "cooldown": "30s"} {
 		if got, _, _ := unstructured.NestedString(p.Object, "spec", field); got != want {
 			t.Errorf("%s %q, want %q", field, got, want)
 		}

@@ -37,6 +37,7 @@ type IPPool struct {
 // +kubebuilder:validation:XValidation:rule=`!has(self.pairing) || has(self.subnets) && self.subnets.size() == 2 && (!self.subnets.all(s, isCIDR(s.cidr)) || cidr(self.subnets[0].cidr).ip().family() != cidr(self.subnets[1].cidr).ip().family() && self.subnets.exists_one(a, self.subnets.exists(b, cidr(a.cidr).prefixLength() + 96 == cidr(b.cidr).prefixLength())))`,message=`pairing: index needs two subnets, one IPv4 and one IPv6, with equally many host bits, such as 10.6.0.0/24 and fd00:6::/120`,fieldPath=".pairing"
 // +kubebuilder:validation:XValidation:rule=`(has(self.steering) && self.steering == 'Never') || !has(self.subnets) || !self.subnets.exists(s, has(s.gateway) && isIP(s.gateway) && string(ip(s.gateway)) in ['169.254.1.1', 'fe80::1'])`,messageExpression=`self.subnets.map(s, has(s.gateway) && isIP(s.gateway) && string(ip(s.gateway)) in ['169.254.1.1', 'fe80::1'], 'gateway ' + s.gateway + ' is the service gateway, which hides a router of that address from pods; name another address of the router, or, unless by macvlan in bridge mode, set steering: Never')[0]`,fieldPath=".subnets"
 // +kubebuilder:validation:XValidation:rule=`(has(self.steering) && self.steering == 'Never') || !has(self.subnets) || !self.subnets.exists(s, has(s.routes) && s.routes.exists(r, has(r.gw) && isIP(r.gw) && string(ip(r.gw)) in ['169.254.1.1', 'fe80::1']))`,message=`a route gw is the service gateway, 169.254.1.1 or fe80::1, which hides a router of that address from pods; name another address of the router, or, unless by macvlan in bridge mode, set steering: Never`,fieldPath=".subnets"
+// +kubebuilder:validation:XValidation:rule=`has(self.delegate) == has(oldSelf.delegate)`,message=`delegate cannot be changed: what it gave must be given back to it; make another pool`,fieldPath=".delegate"
 type IPPoolSpec struct {
 	// Network names the L2 domain, e.g. "vlan910". An address is unique within its network,
 	// so isolated networks may use the same CIDR.
@@ -69,7 +70,7 @@ type IPPoolSpec struct {
 	// +kubebuilder:default="30s"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule=`self.matches('^([0-9]+(\\.[0-9]+)?(ms|s|m|h))+$')`,messageExpression=`'cooldown "' + self + '" is not a time such as 30s, 5m or 1h30m'`
+	// +kubebuilder:validation:XValidation:rule=`self.matches('^([0-9]{1,5}(\\.[0-9]+)?h|[0-9]{1,7}(\\.[0-9]+)?m|[0-9]{1,9}(\\.[0-9]+)?m?s)+$')`,messageExpression=`'cooldown "' + self + '" is not a time such as 30s, 5m or 1h30m, at most 99999h'`
 	Cooldown *metav1.Duration `json:"cooldown,omitempty"`
 
 	// ReservedFor is how long an address stays Reserved for an identity (a StatefulSet's pod, a virtual machine, an IPAMClaim, the
@@ -78,7 +79,7 @@ type IPPoolSpec struct {
 	//
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule=`self.matches('^([0-9]+(\\.[0-9]+)?(ms|s|m|h))+$')`,messageExpression=`'reservedFor "' + self + '" is not a time such as 30s, 12h or 720h'`
+	// +kubebuilder:validation:XValidation:rule=`self.matches('^([0-9]{1,5}(\\.[0-9]+)?h|[0-9]{1,7}(\\.[0-9]+)?m|[0-9]{1,9}(\\.[0-9]+)?m?s)+$')`,messageExpression=`'reservedFor "' + self + '" is not a time such as 30s, 12h or 720h, at most 99999h'`
 	ReservedFor *metav1.Duration `json:"reservedFor,omitempty"`
 
 	// NodeAffinity selects, by their labels, the nodes that the pool serves. Empty: all.
