@@ -86,7 +86,12 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 		ContainerID: c.ContainerID, Interface: c.IfName, Attachment: conf.Name,
 		Parent: parent, MAC: c.MAC,
 	}
-	t := &transaction{Agent: a, pod: pod, holder: holder, own: own}
+	if s := pod.Spec.TerminationGracePeriodSeconds; s != nil {
+		holder.GracePeriodSeconds = *s
+	}
+	claimant := claimantOf(pod, holder, ask)
+	target.Kept = a.store.Kept(claimant)
+	t := &transaction{Agent: a, pod: pod, claimant: claimant, own: own}
 	plan, err := t.plan(ask, target)
 	if err != nil {
 		return nil, err
@@ -96,7 +101,7 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 	}
 	steer := parent != "" && t.steers(ask)
 	if parent != "" {
-		if err := a.path.Attach(c, endpoints(t.leases...)...); err != nil && steer {
+		if err := a.path.Attach(c, a.endpoints(t.leases...)...); err != nil && steer {
 			return nil, errors.Join(fmt.Errorf("service path: %w", err), t.undo(c))
 		} else if err != nil {
 			a.warn(pod, "ServicePathFailed", fmt.Sprintf("interface %s is not reachable from its own node: %v", c.IfName, err))
@@ -130,9 +135,9 @@ func (a *Agent) ownLeases(req *delegate.Request, uid types.UID) []*v1alpha1.IPLe
 // transaction is an ADD on its way: all addresses or none.
 type transaction struct {
 	*Agent
-	pod    *corev1.Pod
-	holder v1alpha1.LeaseHolder
-	own    []*v1alpha1.IPLease // held by the interface before
+	pod      *corev1.Pod
+	claimant ipam.Claimant
+	own      []*v1alpha1.IPLease // held by the interface before
 
 	leases  []*v1alpha1.IPLease // what the interface gets, IPv4 first in each pool
 	pools   []*ipam.Pool        // of leases, by index
@@ -146,7 +151,11 @@ func (t *transaction) plan(ask nad.Ask, target ipam.Target) ([][]ipam.Option, er
 	if wants == nil {
 		wants = ipam.DefaultWants(pools, target)
 	}
-	plan, skipped, err := ipam.Plan(pools, wants, ask.IPs, target)
+	asked, err := askedOf(t.pod, ask)
+	if err != nil {
+		return nil, err
+	}
+	plan, skipped, err := ipam.Plan(pools, wants, asked, target)
 	for _, s := range skipped {
 		t.warn(t.pod, "PoolNotFound", s+"; the others of "+ask.Source+" are used")
 	}
@@ -181,55 +190,106 @@ func (t *transaction) run(ctx context.Context, plan [][]ipam.Option) error {
 	return t.dropRest(ctx)
 }
 
-// serve all picks of an option, side by side, or none.
+// serve all picks of an option, or none.
 func (t *transaction) serve(ctx context.Context, o ipam.Option) error {
-	got := make([]*v1alpha1.IPLease, len(o.Picks))
-	isNew := make([]bool, len(o.Picks))
-	err := t.sideBySide(len(o.Picks), func(i int) (err error) {
-		pick := o.Picks[i]
-		if got[i], err = t.keepOwn(ctx, o.Pool, pick); err != nil || got[i] != nil {
-			return err
-		}
-		if o.Refused != "" {
-			return fmt.Errorf("%w: pool %q %s, and the interface has lost the address that it held of it", ipam.ErrNoPool, o.Pool.Name, o.Refused)
-		}
-		if err = t.Agent.pools.wait(ctx, o.Pool); err != nil {
-			return err
-		}
-		got[i], err = t.store.Claim(ctx, o.Pool, pick, ipam.Claimant{Holder: t.holder})
-		isNew[i] = got[i] != nil
+	one, n := t.claimOne(ctx, o), len(o.Picks)
+	if o.Pool.Paired() {
+		one, n = t.claimPair(ctx, o), 1 // the first address decides over the other
+	}
+	got := make([]claims, n)
+	err := t.sideBySide(n, func(i int) (err error) {
+		got[i], err = one(i)
 		return err
 	})
-	var claimed []*v1alpha1.IPLease
-	for i, l := range got {
-		if isNew[i] {
-			claimed = append(claimed, l)
-		}
+	var all claims
+	for _, c := range got {
+		all.leases = append(all.leases, c.leases...)
+		all.isNew = append(all.isNew, c.isNew...)
 	}
 	if err != nil {
-		return errors.Join(err, t.release(ctx, claimed))
+		return errors.Join(err, t.release(ctx, all.isNew))
 	}
-	t.claimed = append(t.claimed, claimed...)
-	for _, l := range got {
+	t.claimed = append(t.claimed, all.isNew...)
+	for _, l := range all.leases {
 		t.leases = append(t.leases, l)
 		t.pools = append(t.pools, o.Pool)
 	}
 	return nil
 }
 
+// claims are the leases that serve a pick, and those of them that the interface had not before.
+type claims struct{ leases, isNew []*v1alpha1.IPLease }
+
+// claimOne gives a pick what the interface holds already, else a new address.
+func (t *transaction) claimOne(ctx context.Context, o ipam.Option) func(int) (claims, error) {
+	return func(i int) (claims, error) {
+		l, err := t.keepOwn(ctx, o.Pool, o.Picks[i])
+		if err != nil || l != nil {
+			return claims{leases: []*v1alpha1.IPLease{l}}, err
+		}
+		if err := t.mayClaim(ctx, o); err != nil {
+			return claims{}, err
+		}
+		if l, err = t.store.Claim(ctx, o.Pool, o.Picks[i], t.claimant); err != nil {
+			return claims{}, err
+		}
+		return claims{[]*v1alpha1.IPLease{l}, []*v1alpha1.IPLease{l}}, nil
+	}
+}
+
+// claimPair gives the picks of a paired pool an IPv4 address and its partner.
+func (t *transaction) claimPair(ctx context.Context, o ipam.Option) func(int) (claims, error) {
+	return func(int) (claims, error) {
+		first, err := t.keepOwn(ctx, o.Pool, o.Picks[0])
+		if err != nil {
+			return claims{}, err
+		}
+		if first == nil {
+			if err := t.mayClaim(ctx, o); err != nil {
+				return claims{}, err
+			}
+			pair, err := t.store.ClaimPair(ctx, o.Pool, o.Picks[0], t.claimant)
+			return claims{pair, pair}, err
+		}
+		addr, err := netip.ParseAddr(first.Spec.Address)
+		if err != nil {
+			return claims{}, fmt.Errorf("lease %s: %w", first.Name, err)
+		}
+		pick := ipam.Pick{Family: ipam.IPv6, Address: o.Pool.Partner(addr)}
+		second, err := t.keepOwn(ctx, o.Pool, pick)
+		if err != nil || second != nil {
+			return claims{leases: []*v1alpha1.IPLease{first, second}}, err
+		}
+		if err := t.mayClaim(ctx, o); err != nil {
+			return claims{}, err
+		}
+		if second, err = t.store.Claim(ctx, o.Pool, pick, t.claimant); err != nil {
+			return claims{}, err
+		}
+		return claims{[]*v1alpha1.IPLease{first, second}, []*v1alpha1.IPLease{second}}, nil
+	}
+}
+
+// mayClaim says whether the pool gives the interface something new.
+func (t *transaction) mayClaim(ctx context.Context, o ipam.Option) error {
+	if o.Refused != "" {
+		return fmt.Errorf("%w: pool %q %s, and the interface has lost the address that it held of it", ipam.ErrNoPool, o.Pool.Name, o.Refused)
+	}
+	return t.Agent.pools.wait(ctx, o.Pool)
+}
+
 // keepOwn returns the address that the interface holds already and that fits the pick, bound to this sandbox; nil if there is none.
 func (t *transaction) keepOwn(ctx context.Context, p *ipam.Pool, pick ipam.Pick) (*v1alpha1.IPLease, error) {
 	for _, l := range t.own {
 		addr, err := netip.ParseAddr(l.Spec.Address)
-		fits := err == nil && l.Spec.Pool == p.Name && ipam.FamilyOf(addr) == pick.Family &&
-			(!pick.Address.IsValid() || pick.Address == addr)
+		fits := err == nil && l.Spec.Pool == p.Name && pick.Allows(addr) && (!pick.Address.IsValid() || pick.Address == addr)
 		if !fits {
 			continue
 		}
-		if *l.Spec.Holder == t.holder {
+		if h := ipam.HolderOn(l, t.cfg.NodeName); h != nil && *h == t.claimant.Holder {
 			l, err = t.store.Verify(ctx, l)
 		} else {
-			l, err = t.store.Rebind(ctx, l, t.holder)
+			l, err = t.store.Rebind(ctx, l, t.claimant.Holder)
 		}
 		if err != nil || l != nil {
 			return l, err

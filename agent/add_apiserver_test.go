@@ -38,7 +38,7 @@ func TestVerbs(t *testing.T) {
 	}
 	l, err := r.leases.Get(t.Context(), r.name+".10.6.0.7", metav1.GetOptions{})
 	want := v1alpha1.LeaseHolder{Namespace: r.name, Pod: "web", UID: p.UID, Node: r.name, ContainerID: "s1", Interface: "net1",
-		Attachment: "vlan910", Parent: "eth0", MAC: "02:00:00:00:00:01"}
+		Attachment: "vlan910", Parent: "eth0", MAC: "02:00:00:00:00:01", GracePeriodSeconds: 30}
 	if err != nil || *l.Spec.Holder != want || l.Spec.Pool != r.name+"-a" {
 		t.Errorf("%+v, %v; want the holder %+v", l.Spec, err, want)
 	}

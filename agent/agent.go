@@ -118,10 +118,9 @@ func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*
 		ready:       make(chan struct{}),
 	}
 	a.metrics = newMetrics(a.path, log)
-	a.store = store.New(leases, cfg.NodeName, a.metrics.collisions.Inc, log)
-	a.store.SetClock(cfg.Now)
-	a.store.OnLost(a.lost.Add)
 	a.pods = newPods(client, cfg.NodeName)
+	hooks := store.Hooks{Collision: a.metrics.collisions.Inc, Lost: a.lost.Add, Early: a.early, Gone: a.pods.holderGone}
+	a.store = store.New(leases, cfg.NodeName, hooks, cfg.Now, log)
 	a.pools = newPools(poolClient, a.pods, a.store, log)
 	a.network = newNetwork(client, a.pods, cfg, a.path.SetPrefixes, log)
 	return a, nil
@@ -163,7 +162,7 @@ func (a *Agent) start(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := a.path.Sync(ctx, endpoints(a.store.Bound()...)); err != nil {
+	if err := a.path.Sync(ctx, a.endpoints(a.store.Bound()...)); err != nil {
 		// One parent that is gone must not keep the others' pods waiting; Run goes on trying.
 		a.log.Error("service path not complete", "err", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/berthdev/berth/agent/path"
 	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/delegate"
+	"github.com/berthdev/berth/ipam"
 )
 
 // parentOf a pod's interface, if that is a macvlan child in bridge mode, which a sibling on the host can reach; else "".
@@ -40,11 +41,11 @@ func defaultRouteLink() (string, error) {
 	return "", badConfig{fmt.Errorf(`no "master" in the network configuration, and the node has no default route to take it from; name the parent link`)}
 }
 
-// endpoints of the service path that leases stand for.
-func endpoints(leases ...*v1alpha1.IPLease) []path.Endpoint {
+// endpoints of this node's service path that bound leases stand for.
+func (a *Agent) endpoints(leases ...*v1alpha1.IPLease) []path.Endpoint {
 	var out []path.Endpoint
 	for _, l := range leases {
-		h := l.Spec.Holder
+		h := ipam.HolderOn(l, a.cfg.NodeName)
 		addr, err := netip.ParseAddr(l.Spec.Address)
 		if err != nil || h == nil || h.Parent == "" || h.MAC == "" {
 			continue

@@ -19,6 +19,7 @@ const (
 	MetricRequests   = "berth_cni_requests_total"           // by verb and CNI error code, "0" for success
 	MetricDuration   = "berth_cni_request_duration_seconds" // by verb
 	MetricCollisions = "berth_claim_collisions_total"       // claims that met another holder and took the next address
+	MetricEarly      = "berth_addresses_reused_early_total" // given out before their cooldown was over, for want of others
 	MetricPackets    = "berth_path_packets_total"           // by vmac and verdict
 )
 
@@ -27,6 +28,7 @@ type metrics struct {
 	requests   *prometheus.CounterVec
 	duration   *prometheus.HistogramVec
 	collisions prometheus.Counter
+	early      prometheus.Counter
 }
 
 func newMetrics(p servicePath, log *slog.Logger) *metrics {
@@ -38,8 +40,10 @@ func newMetrics(p servicePath, log *slog.Logger) *metrics {
 			Help: "Time that a CNI verb took in the agent.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16)}, []string{"verb"}),
 		collisions: prometheus.NewCounter(prometheus.CounterOpts{Name: MetricCollisions,
 			Help: "Claims that met another holder and took the next address."}),
+		early: prometheus.NewCounter(prometheus.CounterOpts{Name: MetricEarly,
+			Help: "Addresses given out before their cooldown was over, since no other was free."}),
 	}
-	m.registry.MustRegister(m.requests, m.duration, m.collisions, packets{p, log},
+	m.registry.MustRegister(m.requests, m.duration, m.collisions, m.early, packets{p, log},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

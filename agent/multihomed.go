@@ -8,6 +8,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/ipam"
 )
 
 // followMultihomed tells the path, from now on, the addresses of pods with a macvlan interface besides the overlay's. A pod's
@@ -18,7 +19,7 @@ func (a *Agent) followMultihomed() error {
 		for _, o := range a.pods.pods.GetStore().List() {
 			local = append(local, o.(*corev1.Pod))
 		}
-		a.path.SetMultihomed(multihomed(local, a.store.Bound()))
+		a.path.SetMultihomed(multihomed(local, a.store.Bound(), a.cfg.NodeName))
 	}
 	_, err := a.pods.pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(any) { update() },
@@ -30,11 +31,11 @@ func (a *Agent) followMultihomed() error {
 
 // multihomed lists, of the pods whose own address (status.podIPs) is not a leased one although they hold leases of steerable
 // interfaces, both the pod's addresses and the leased ones.
-func multihomed(pods []*corev1.Pod, bound []*v1alpha1.IPLease) (out []netip.Addr) {
+func multihomed(pods []*corev1.Pod, bound []*v1alpha1.IPLease, node string) (out []netip.Addr) {
 	leased := map[string][]netip.Addr{} // by namespace/name
 	for _, l := range bound {
-		h := l.Spec.Holder
-		if addr, err := netip.ParseAddr(l.Spec.Address); err == nil && h.Parent != "" {
+		h := ipam.HolderOn(l, node)
+		if addr, err := netip.ParseAddr(l.Spec.Address); err == nil && h != nil && h.Parent != "" {
 			leased[h.Namespace+"/"+h.Pod] = append(leased[h.Namespace+"/"+h.Pod], addr)
 		}
 	}

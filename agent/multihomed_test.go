@@ -21,7 +21,7 @@ func TestMultihomed(t *testing.T) {
 	}
 	lease := func(pod, address, parent string) *v1alpha1.IPLease {
 		l := &v1alpha1.IPLease{}
-		l.Spec.Address = address
+		l.Spec.Address, l.Spec.Phase = address, v1alpha1.LeaseBound
 		l.Spec.Holder = &v1alpha1.LeaseHolder{Namespace: "ns", Pod: pod, Parent: parent}
 		return l
 	}
@@ -37,7 +37,7 @@ func TestMultihomed(t *testing.T) {
 		lease("default", "10.6.0.4", "eth0"), lease("default", "fd00:6::4", "eth0"),
 		lease("starting", "10.6.0.5", "eth0"),
 		lease("bridged", "10.6.0.6", ""), // no macvlan interface, so nothing of it is on a vmac
-	})
+	}, "")
 	var want []netip.Addr
 	for _, s := range []string{"10.244.0.3", "fd00:244::3", "10.6.0.3"} {
 		want = append(want, netip.MustParseAddr(s))

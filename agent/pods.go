@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -13,6 +14,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/delegate"
 	"github.com/berthdev/berth/ipam/store"
 )
@@ -47,12 +49,12 @@ func newPods(client kubernetes.Interface, node string) *pods {
 	}
 }
 
-// trim what is not read here: of a pod, all but its metadata, its phase, node and addresses.
+// trim what is not read here: of a pod, all but its metadata, its phase, node, addresses and grace period.
 func trim(o any) (any, error) {
 	switch o := o.(type) {
 	case *corev1.Pod:
 		o.ManagedFields = nil
-		o.Spec = corev1.PodSpec{NodeName: o.Spec.NodeName}
+		o.Spec = corev1.PodSpec{NodeName: o.Spec.NodeName, TerminationGracePeriodSeconds: o.Spec.TerminationGracePeriodSeconds}
 		o.Status = corev1.PodStatus{Phase: o.Status.Phase, PodIPs: o.Status.PodIPs}
 	case *corev1.Node:
 		o.ManagedFields = nil
@@ -140,4 +142,21 @@ func (p *pods) gone(ctx context.Context, namespace, name, uid string) (bool, err
 		return false, fmt.Errorf("%w: read pod %s/%s: %w", store.ErrUnavailable, namespace, name, err)
 	}
 	return !isPod(pod, uid) || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed, nil
+}
+
+// holderGone says, by the API's own word, that nothing of a pod runs any more, though nobody gave its address back: its object is gone
+// or finished, and so is its node, or somebody vouches for that being down. On any other node its kubelet may yet have to learn of it.
+func (p *pods) holderGone(ctx context.Context, h *v1alpha1.LeaseHolder) (bool, error) {
+	gone, err := p.gone(ctx, h.Namespace, h.Pod, string(h.UID))
+	if err != nil || !gone {
+		return false, err
+	}
+	node, err := p.client.CoreV1().Nodes().Get(ctx, h.Node, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return true, nil
+	case err != nil:
+		return false, fmt.Errorf("%w: read node %s: %w", store.ErrUnavailable, h.Node, err)
+	}
+	return slices.ContainsFunc(node.Spec.Taints, func(t corev1.Taint) bool { return t.Key == corev1.TaintNodeOutOfService }), nil
 }

@@ -26,7 +26,7 @@ func (a *Agent) giveUp(ctx context.Context, leases []*v1alpha1.IPLease) error {
 		return nil
 	}
 	// First the path: once the lease is free, the address may be another node's.
-	if err := a.path.Detach(context.WithoutCancel(ctx), endpoints(leases...)...); err != nil {
+	if err := a.path.Detach(context.WithoutCancel(ctx), a.endpoints(leases...)...); err != nil {
 		a.log.Warn("service path of a deleted pod", "err", err) // it is mended by the next reconciliation
 	}
 	if err := a.release(ctx, leases); err != nil {
@@ -47,7 +47,7 @@ func (a *Agent) leavePath(ctx context.Context) error {
 		if end {
 			return nil
 		}
-		if eps := endpoints(l); len(eps) > 0 && !a.store.Holds(l) {
+		if eps := a.endpoints(l); len(eps) > 0 && !a.store.Holds(l) {
 			if err := a.path.Detach(ctx, eps...); err != nil {
 				a.log.Warn("service path of a lost lease", "lease", l.Name, "err", err)
 			}

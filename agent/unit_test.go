@@ -154,9 +154,16 @@ func TestParentOf(t *testing.T) {
 
 func TestEndpoints(t *testing.T) {
 	lease := func(addr, parent, mac string) *v1alpha1.IPLease {
-		return &v1alpha1.IPLease{Spec: v1alpha1.IPLeaseSpec{Address: addr, Holder: &v1alpha1.LeaseHolder{Parent: parent, MAC: mac}}}
+		return &v1alpha1.IPLease{Spec: v1alpha1.IPLeaseSpec{Address: addr, Phase: v1alpha1.LeaseBound,
+			Holder: &v1alpha1.LeaseHolder{Node: "here", Parent: parent, MAC: mac}}}
 	}
-	got := endpoints(lease("10.6.0.7", "eth0", "02:00:00:00:00:01"), lease("10.6.0.8", "", "02:00:00:00:00:01"), lease("10.6.0.9", "eth0", ""),
+	migrating := lease("10.6.0.12", "eth0", "02:00:00:00:00:02")
+	migrating.Spec.Holder.Node, migrating.Spec.Next = "there", &v1alpha1.LeaseHolder{Node: "here", Parent: "eth1", MAC: "02:00:00:00:00:03"}
+	a := &Agent{cfg: Config{NodeName: "here"}}
+	if got := a.endpoints(migrating); len(got) != 1 || got[0].Parent != "eth1" || got[0].MAC.String() != "02:00:00:00:00:03" {
+		t.Errorf("of two holders not this node's: %v", got)
+	}
+	got := a.endpoints(lease("10.6.0.7", "eth0", "02:00:00:00:00:01"), lease("10.6.0.8", "", "02:00:00:00:00:01"), lease("10.6.0.9", "eth0", ""),
 		lease("x", "eth0", "02:00:00:00:00:01"), lease("10.6.0.10", "eth0", "y"), &v1alpha1.IPLease{Spec: v1alpha1.IPLeaseSpec{Address: "10.6.0.11"}})
 	if len(got) != 1 || got[0].Parent != "eth0" || got[0].Address != netip.MustParseAddr("10.6.0.7") || got[0].MAC.String() != "02:00:00:00:00:01" {
 		t.Errorf("%v", got)

@@ -3,6 +3,7 @@ package ipam
 import (
 	"errors"
 	"net/netip"
+	"slices"
 )
 
 // pair the families of the pool: each gives out only what has a partner in the other, so that the n-th address of one is the partner
@@ -42,4 +43,30 @@ func (p *Pool) Partner(a netip.Addr) netip.Addr {
 		}
 	}
 	return netip.Addr{}
+}
+
+// together replaces what is asked of a paired pool by IPv4 addresses, whose partners come with them; false if addresses asked for
+// together are no pair.
+func (p *Pool) together(asked Asked) (Asked, bool) {
+	if !p.paired {
+		return asked, true
+	}
+	all, oneOf := p.first(asked.All), p.first(asked.OneOf)
+	if len(all) > 1 {
+		return asked, false
+	}
+	return Asked{all, oneOf}, true
+}
+
+// first of the pair of each address, each once.
+func (p *Pool) first(as []netip.Addr) (out []netip.Addr) {
+	for _, a := range as {
+		if partner := p.Partner(a); !a.Is4() && partner.IsValid() {
+			a = partner
+		}
+		if !slices.Contains(out, a) {
+			out = append(out, a)
+		}
+	}
+	return out
 }

@@ -47,8 +47,10 @@ type Target struct {
 }
 
 // holds says whether the interface holds an address of the pool, of family f unless that is "".
-func (t Target) holds(p *Pool, f Family) bool {
-	for a, pool := range t.Held {
+func (t Target) holds(p *Pool, f Family) bool { return holds(t.Held, p, f) }
+
+func holds(held map[netip.Addr]string, p *Pool, f Family) bool {
+	for a, pool := range held {
 		if pool == p.Name && (f == "" || f == FamilyOf(a)) {
 			return true
 		}
@@ -65,6 +67,11 @@ type Pick struct {
 	OneOf []netip.Addr
 }
 
+// Allows says whether a is of the family, and one of those asked for if any are.
+func (p Pick) Allows(a netip.Addr) bool {
+	return FamilyOf(a) == p.Family && (p.OneOf == nil || slices.Contains(p.OneOf, a))
+}
+
 // Option is one way to serve a Want: all its picks from one pool, or nothing.
 type Option struct {
 	Pool  *Pool
@@ -73,10 +80,18 @@ type Option struct {
 	Refused string
 }
 
+// Asked are addresses that a person asked for by name.
+type Asked struct {
+	// All of them are wanted.
+	All []netip.Addr
+	// OneOf them is wanted, of each family that there are any of.
+	OneOf []netip.Addr
+}
+
 // Plan says, for each want, the options in order. skipped names literal pools that do not exist while others of their list can
 // serve. The errors are ErrNoPool and ErrOutside.
-func Plan(pools []*Pool, wants []Want, asked []netip.Addr, t Target) (plan [][]Option, skipped []string, err error) {
-	unmet := slices.Clone(asked)
+func Plan(pools []*Pool, wants []Want, asked Asked, t Target) (plan [][]Option, skipped []string, err error) {
+	unmet := slices.Concat(asked.All, asked.OneOf)
 	for _, w := range wants {
 		serving, refused, unknown := serving(pools, w, t)
 		if len(serving) == 0 {
@@ -85,23 +100,19 @@ func Plan(pools []*Pool, wants []Want, asked []netip.Addr, t Target) (plan [][]O
 		skipped = append(skipped, unknown...)
 
 		var options []Option
-		var mine []netip.Addr // asked for, and a matter of this want
-		for _, a := range asked {
-			if w.Family == "" || w.Family == FamilyOf(a) {
-				mine = append(mine, a)
-			}
-		}
+		mine := Asked{of(w.Family, asked.All), of(w.Family, asked.OneOf)} // a matter of this want
 		for _, p := range serving {
 			if o, ok := option(p, w.Family, mine, t); ok {
 				options = append(options, o)
 			}
 		}
-		slices.SortStableFunc(options, func(a, b Option) int { return rank(t.holds(a.Pool, w.Family)) - rank(t.holds(b.Pool, w.Family)) })
+		slices.SortStableFunc(options, func(a, b Option) int { return t.rank(a.Pool, w.Family) - t.rank(b.Pool, w.Family) })
+		both := slices.Concat(mine.All, mine.OneOf)
 		if len(options) == 0 {
-			return nil, nil, fmt.Errorf("%w: %s asked for, but not given out by %s; ask for an address inside, or name its pool",
-				ErrOutside, join(mine), names(serving))
+			return nil, nil, fmt.Errorf("%w: %s asked for, but not given out by %s; ask for %s, or name its pool",
+				ErrOutside, join(both), names(serving), insideOf(serving))
 		}
-		unmet = slices.DeleteFunc(unmet, func(a netip.Addr) bool { return slices.Contains(mine, a) })
+		unmet = slices.DeleteFunc(unmet, func(a netip.Addr) bool { return slices.Contains(both, a) })
 		plan = append(plan, options)
 	}
 	if len(unmet) > 0 {
@@ -111,40 +122,76 @@ func Plan(pools []*Pool, wants []Want, asked []netip.Addr, t Target) (plan [][]O
 	return plan, skipped, nil
 }
 
-func rank(held bool) int {
-	if held {
+// rank of a pool: first what the target holds, then what is kept for it, then the others.
+func (t Target) rank(p *Pool, f Family) int {
+	switch {
+	case t.holds(p, f):
 		return 0
+	case holds(t.Kept, p, f):
+		return 1
 	}
-	return 1
+	return 2
 }
 
 // option of p: the addresses asked for, and a free choice for each family that nothing was asked of.
-func option(p *Pool, f Family, asked []netip.Addr, t Target) (Option, bool) {
+func option(p *Pool, f Family, asked Asked, t Target) (Option, bool) {
 	o := Option{Pool: p, Refused: p.refuses(f, t)}
 	families := p.families(t)
 	if f != "" {
 		families = []Family{f}
 	}
+	asked, ok := p.together(asked)
+	if !ok {
+		return o, false
+	}
 	for _, f := range families {
 		if o.Refused != "" && !t.holds(p, f) {
 			continue
 		}
-		n := len(o.Picks)
-		for _, a := range asked {
-			if FamilyOf(a) == f {
-				o.Picks = append(o.Picks, Pick{Family: f, Address: a})
+		all, oneOf := of(f, asked.All), of(f, asked.OneOf)
+		for _, a := range all {
+			o.Picks = append(o.Picks, Pick{Family: f, Address: a})
+		}
+		if len(all) > 0 {
+			continue
+		}
+		pick := Pick{Family: f}
+		for _, a := range oneOf {
+			if p.Contains(a) || t.Held[a] == p.Name {
+				pick.OneOf = append(pick.OneOf, a)
 			}
 		}
-		if len(o.Picks) == n {
-			o.Picks = append(o.Picks, Pick{Family: f})
+		if len(oneOf) > 0 && pick.OneOf == nil {
+			return o, false
 		}
+		o.Picks = append(o.Picks, pick)
 	}
-	for _, a := range asked {
+	for _, a := range asked.All {
 		if !p.Contains(a) && t.Held[a] != p.Name {
 			return o, false
 		}
 	}
 	return o, true
+}
+
+// of a family; the empty one stands for all.
+func of(f Family, as []netip.Addr) (out []netip.Addr) {
+	for _, a := range as {
+		if f == "" || FamilyOf(a) == f {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// insideOf says which addresses may be asked for.
+func insideOf(pools []*Pool) string {
+	for _, p := range pools {
+		if p.paired {
+			return "an address inside (with its partner, or alone: the pool is paired)"
+		}
+	}
+	return "an address inside"
 }
 
 // serving splits the pools of a want into those that can serve the target, in order, and the reasons of the others.
@@ -203,6 +250,8 @@ func (p *Pool) refuses(f Family, t Target) string {
 		return p.Refusal
 	case f != "" && len(p.ranges[f]) == 0:
 		return fmt.Sprintf("has no %s addresses", f)
+	case f != "" && p.paired:
+		return fmt.Sprintf("pairs its addresses, and gives no %s address alone; name it for both families", f)
 	case len(p.Families()) == 0:
 		return "gives out no address: everything in ips is excluded"
 	case !p.nodes.Matches(t.NodeLabels):
@@ -246,8 +295,18 @@ func join(as []netip.Addr) string {
 }
 
 // DefaultWants are the wants of an interface that names no pool: one address of each family that some default pool can serve
-// it with, be it from one dual-stack pool or from a pool for each family.
+// it with, be it from one dual-stack pool or from a pool for each family. Where one of them pairs its addresses, those with both
+// families are wanted instead, since a pair comes from one pool.
 func DefaultWants(pools []*Pool, t Target) []Want {
+	if both, _, _ := serving(pools, Want{}, t); slices.ContainsFunc(both, (*Pool).Paired) {
+		w := Want{}
+		for _, p := range both {
+			if len(p.families(t)) == len(Families) {
+				w.Patterns = append(w.Patterns, p.Name)
+			}
+		}
+		return []Want{w}
+	}
 	var out []Want
 	for _, f := range Families {
 		w := Want{Family: f}

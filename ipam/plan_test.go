@@ -114,7 +114,7 @@ func TestPlan(t *testing.T) {
 			if tc.target.NodeName == "" {
 				tc.target = nodeA
 			}
-			plan, skipped, err := Plan(pools, tc.wants, tc.asked, tc.target)
+			plan, skipped, err := Plan(pools, tc.wants, Asked{All: tc.asked}, tc.target)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -161,7 +161,7 @@ func TestPlanRefuses(t *testing.T) {
 			if tc.pools == nil {
 				tc.pools = pools
 			}
-			plan, _, err := Plan(tc.pools, tc.wants, tc.asked, nodeA)
+			plan, _, err := Plan(tc.pools, tc.wants, Asked{All: tc.asked}, nodeA)
 			if !errors.Is(err, tc.err) || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("%s, %v\nwant %q", text(plan), err, tc.want)
 			}

@@ -11,9 +11,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 
 	"github.com/berthdev/berth/api/v1alpha1"
@@ -76,7 +76,7 @@ func (w *world) store(node string, faults *apitest.Faults, pools ...*ipam.Pool) 
 	if err != nil {
 		w.Fatal(err)
 	}
-	s := New(leases, node, func() {}, discard)
+	s := New(leases, node, noHooks, time.Now, discard)
 	w.follow(s, pools...)
 	return s
 }
@@ -93,16 +93,6 @@ func (w *world) follow(s *Store, pools ...*ipam.Pool) {
 		})
 	}
 }
-
-func holder(node, pod, sandbox string) v1alpha1.LeaseHolder {
-	return v1alpha1.LeaseHolder{Namespace: "ns", Pod: pod, UID: types.UID("uid-" + pod), Node: node, ContainerID: sandbox, Interface: "net1"}
-}
-
-func claimant(node, pod, sandbox string) ipam.Claimant {
-	return ipam.Claimant{Holder: holder(node, pod, sandbox)}
-}
-
-var anyIPv4 = ipam.Pick{Family: ipam.IPv4}
 
 func (w *world) claim(s *Store, p *ipam.Pool, h v1alpha1.LeaseHolder) *v1alpha1.IPLease {
 	w.Helper()

@@ -313,7 +313,7 @@ func BenchmarkClaim(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	s := New(leases, "n", func() {}, discard)
+	s := New(leases, "n", noHooks, time.Now, discard)
 	s.Follow(b.Context(), p)
 	apitest.Eventually(b, "leases", func() error {
 		if !s.Followed(p.Name) {

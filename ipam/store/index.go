@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 
 	"github.com/berthdev/berth/api/v1alpha1"
@@ -23,31 +22,25 @@ import (
 // tells of a newer one. So the address stays taken, and the holder's next ADD or DEL finds the lease and asks.
 type index struct {
 	node string
-	lost func(*v1alpha1.IPLease) // told of each lease that this node holds no longer, or by another link; must not block or call back
+	lost func(*v1alpha1.IPLease) // see Hooks.Lost
 
 	mu       sync.Mutex
 	leases   map[string]*v1alpha1.IPLease // by name; the objects are never changed in place
 	pools    map[string]*space            // watched pools, by name
 	inFlight map[string]bool              // names of leases that this node is claiming right now
-	own      map[string]map[string]bool   // by the keys below: names of leases of this node
+	keyed    map[string]map[string]bool   // by the keys of keys.go: names of leases
 	intended map[string]bool              // names of those of leases that are only intended
 	users    users                        // of the pools of leases
 }
 
-// space of one pool, by family.
-type space struct {
-	pool     *ipam.Pool
-	families map[ipam.Family]*ipam.Space
-}
-
-func newIndex(node string) *index {
+func newIndex(node string, lost func(*v1alpha1.IPLease)) *index {
 	return &index{
 		node:     node,
-		lost:     func(*v1alpha1.IPLease) {},
+		lost:     lost,
 		leases:   map[string]*v1alpha1.IPLease{},
 		pools:    map[string]*space{},
 		inFlight: map[string]bool{},
-		own:      map[string]map[string]bool{},
+		keyed:    map[string]map[string]bool{},
 		intended: map[string]bool{},
 	}
 }
@@ -56,19 +49,16 @@ func newIndex(node string) *index {
 func (x *index) setPool(p *ipam.Pool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	s := &space{pool: p, families: map[ipam.Family]*ipam.Space{}}
-	for _, f := range p.Families() {
-		s.families[f] = ipam.NewSpace(p.Ranges(f))
-	}
+	s := newSpace(p)
 	x.pools[p.Name] = s
 	for name, l := range x.leases {
 		if l.Spec.Network == p.Network {
-			s.put(name, l, x.inFlight[name])
+			x.fill(s, name)
 		}
 	}
 	for name := range x.inFlight {
-		if network, a, err := ipam.ParseLeaseName(name); err == nil && network == p.Network {
-			s.take(a)
+		if network, _, err := ipam.ParseLeaseName(name); err == nil && network == p.Network {
+			x.fill(s, name)
 		}
 	}
 }
@@ -106,17 +96,17 @@ func (x *index) intend(l *v1alpha1.IPLease) {
 func (x *index) set(l *v1alpha1.IPLease) {
 	x.users.move(x.leases[l.Name], l)
 	if old := x.leases[l.Name]; old != nil {
-		x.disown(old)
-		if x.holds(old) && !(x.holds(l) && sameLink(old.Spec.Holder, l.Spec.Holder)) {
+		x.unkey(old)
+		if was := ipam.HolderOn(old, x.node); was != nil && !sameLink(was, ipam.HolderOn(l, x.node)) {
 			x.lost(old)
 		}
 	}
 	x.leases[l.Name] = l
-	for _, k := range x.ownKeys(l) {
-		if x.own[k] == nil {
-			x.own[k] = map[string]bool{}
+	for _, k := range x.keys(l) {
+		if x.keyed[k] == nil {
+			x.keyed[k] = map[string]bool{}
 		}
-		x.own[k][l.Name] = true
+		x.keyed[k][l.Name] = true
 	}
 	x.refresh(l.Name)
 }
@@ -135,21 +125,21 @@ func (x *index) deleted(pool string, l *v1alpha1.IPLease) {
 func (x *index) remove(name string) {
 	if l := x.leases[name]; l != nil {
 		x.users.move(l, nil)
-		x.disown(l)
+		x.unkey(l)
 		if x.holds(l) {
 			x.lost(l)
 		}
 		delete(x.leases, name)
 		delete(x.intended, name)
-		x.refreshAs(name, l.Spec.Network)
+		x.refresh(name)
 	}
 }
 
-func (x *index) disown(l *v1alpha1.IPLease) {
-	for _, k := range x.ownKeys(l) {
-		delete(x.own[k], l.Name)
-		if len(x.own[k]) == 0 {
-			delete(x.own, k)
+func (x *index) unkey(l *v1alpha1.IPLease) {
+	for _, k := range x.keys(l) {
+		delete(x.keyed[k], l.Name)
+		if len(x.keyed[k]) == 0 {
+			delete(x.keyed, k)
 		}
 	}
 }
@@ -157,61 +147,151 @@ func (x *index) disown(l *v1alpha1.IPLease) {
 // refresh brings the spaces in step with what is known of a lease.
 func (x *index) refresh(name string) {
 	network, _, _ := strings.Cut(name, ".")
-	x.refreshAs(name, network)
-}
-
-func (x *index) refreshAs(name, network string) {
-	l := x.leases[name]
 	for _, s := range x.pools {
-		if s.pool.Network != network {
-			continue
+		if s.pool.Network == network {
+			x.fill(s, name)
 		}
-		if l == nil && !x.inFlight[name] {
-			if _, a, err := ipam.ParseLeaseName(name); err == nil {
-				s.family(a).Forget(a)
-			}
-			continue
-		}
-		s.put(name, l, x.inFlight[name])
 	}
 }
 
-// begin chooses an address of the pool for the holder and marks it as in flight. lease is the free lease to update, nil if one is
-// to be created. The errors are ipam.ErrExhausted, and ErrUnavailable if the pool is not as it was when it was chosen.
-func (x *index) begin(pool *ipam.Pool, f ipam.Family, h *v1alpha1.LeaseHolder, seed uint64) (a netip.Addr, lease *v1alpha1.IPLease, err error) {
+// choice of an address to claim.
+type choice struct {
+	address netip.Addr
+	lease   *v1alpha1.IPLease // to be updated; nil: to be created
+	// held: the lease is bound to an earlier holder of the claimant's identity, and nothing is in flight yet.
+	held bool
+	// early is how much of its cooldown the address had still to go.
+	early time.Duration
+}
+
+// begin chooses an address of the pool and marks it as in flight. The errors are ipam.ErrExhausted, ipam.ErrTaken if none of those asked
+// for is free, and ErrUnavailable if the pool is not as it was when it was chosen.
+//
+//  1. kept for the claimant's identity, or by an operator for it
+//  2. given back last by the same interface of the same pod
+//  3. one that was never used
+//  4. released longest ago; if that is less than the cooldown ago, then because there is no other
+func (x *index) begin(pool *ipam.Pool, pick ipam.Pick, c ipam.Claimant, seed uint64, now time.Time) (choice, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	s := x.pools[pool.Name]
-	if s == nil || s.pool != pool || s.families[f] == nil {
-		return a, nil, fmt.Errorf("%w: pool %q was edited or deleted a moment ago; try again", ErrUnavailable, pool.Name)
+	if s == nil || s.pool != pool || s.families[pick.Family] == nil {
+		return choice{}, fmt.Errorf("%w: pool %q was edited or deleted a moment ago; try again", ErrUnavailable, pool.Name)
 	}
-	a, ok := x.last(s, f, h)
+	a, ok := x.kept(s, pick, c)
 	if !ok {
-		c := ipam.Choice{Seed: seed}
-		c.Rank, c.Nodes = x.users.rank(pool.Name, x.node)
-		if a, ok = s.families[f].Next(c); !ok {
-			return a, nil, ipam.ErrExhausted
+		a, ok = x.last(s, pick, &c.Holder)
+	}
+	asked := ok
+	switch {
+	case ok:
+	case pick.OneOf != nil:
+		asked = true
+		if a, ok = x.oneOf(s, pick, seed); !ok {
+			return choice{}, ipam.ErrTaken
+		}
+	default:
+		next := ipam.Choice{Seed: seed, Cooled: now.Add(-pool.Cooldown)}
+		next.Rank, next.Nodes = x.users.rank(pool.Name, x.node)
+		if a, ok = s.free(pick.Family).Next(next); !ok {
+			return choice{}, ipam.ErrExhausted
 		}
 	}
-	name := ipam.LeaseName(s.pool.Network, a)
+	name := ipam.LeaseName(pool.Network, a)
+	out := choice{address: a, lease: x.leases[name]}
+	if l := out.lease; l != nil {
+		if out.held = l.Spec.Phase == v1alpha1.LeaseBound; out.held {
+			return out, nil
+		}
+		if !asked {
+			out.early = pool.Cooldown - now.Sub(releasedAt(l))
+		}
+	}
 	x.inFlight[name] = true
 	x.refresh(name)
-	return a, x.leases[name], nil
+	return out, nil
+}
+
+// kept address of the claimant's: an operator's reservation first, then what it gave back last, then what an earlier pod of its identity
+// still holds.
+func (x *index) kept(s *space, pick ipam.Pick, c ipam.Claimant) (netip.Addr, bool) {
+	var best *v1alpha1.IPLease
+	for _, l := range x.keptBy(c) {
+		a, err := netip.ParseAddr(l.Spec.Address)
+		if err == nil && l.Spec.Network == s.pool.Network && l.Spec.Pool == s.pool.Name && pick.Allows(a) && !x.inFlight[l.Name] &&
+			(best == nil || prefer(l, best)) {
+			best = l
+		}
+	}
+	if best == nil {
+		return netip.Addr{}, false
+	}
+	a, _ := netip.ParseAddr(best.Spec.Address)
+	return a, true
+}
+
+// keptBy returns the leases that are Reserved for the claimant, or bound to an earlier holder of its very identity.
+func (x *index) keptBy(c ipam.Claimant) []*v1alpha1.IPLease {
+	var out []*v1alpha1.IPLease
+	for _, k := range claimantKeys(c) {
+		for name := range x.keyed[k] {
+			l := x.leases[name]
+			if c.Free(l) || c.Is(l.Spec.Identity) && l.Spec.Phase == v1alpha1.LeaseBound && !samePod(l, c.Holder) {
+				out = append(out, l)
+			}
+		}
+	}
+	slices.SortFunc(out, byAddress)
+	return slices.CompactFunc(out, func(a, b *v1alpha1.IPLease) bool { return a.Name == b.Name })
+}
+
+func prefer(a, b *v1alpha1.IPLease) bool {
+	rank := func(l *v1alpha1.IPLease) int {
+		switch {
+		case l.Spec.Phase == v1alpha1.LeaseBound:
+			return 2
+		case l.Spec.Identity.Ends != "":
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(cmp.Compare(rank(a), rank(b)), releasedAt(b).Compare(releasedAt(a))) < 0
 }
 
 // last address that the pod's interface had, if it is free still: a sandbox made anew gets it again.
-func (x *index) last(s *space, f ipam.Family, h *v1alpha1.LeaseHolder) (a netip.Addr, ok bool) {
+func (x *index) last(s *space, pick ipam.Pick, h *v1alpha1.LeaseHolder) (a netip.Addr, ok bool) {
 	var at time.Time
-	for name := range x.own[lastKey(h.UID, h.Interface)] {
+	for name := range x.keyed[lastKey(h.UID, h.Interface)] {
 		network, addr, err := ipam.ParseLeaseName(name)
-		if err != nil || network != s.pool.Network || ipam.FamilyOf(addr) != f || s.families[f].Phase(addr) != v1alpha1.LeaseReleased {
+		if err != nil || network != s.pool.Network || !pick.Allows(addr) || s.free(pick.Family).Phase(addr) != v1alpha1.LeaseReleased {
 			continue
 		}
-		if released := x.leases[name].Spec.ReleasedAt; released != nil && (!ok || released.After(at)) {
-			a, at, ok = addr, released.Time, true
+		if released := releasedAt(x.leases[name]); !ok || released.After(at) {
+			a, at, ok = addr, released, true
 		}
 	}
 	return a, ok
+}
+
+// oneOf those asked for: the first that was never used, from a place on that differs between nodes, else the one released longest ago.
+func (x *index) oneOf(s *space, pick ipam.Pick, seed uint64) (best netip.Addr, ok bool) {
+	var at time.Time
+	free, n := s.free(pick.Family), len(pick.OneOf)
+	for i := range pick.OneOf {
+		a := pick.OneOf[(i+int(seed%uint64(n)))%n]
+		if !pick.Allows(a) || !s.pool.Contains(a) {
+			continue
+		}
+		switch free.Phase(a) {
+		case "":
+			return a, true
+		case v1alpha1.LeaseReleased:
+			if released := releasedAt(x.leases[ipam.LeaseName(s.pool.Network, a)]); !ok || released.Before(at) {
+				best, at, ok = a, released, true
+			}
+		}
+	}
+	return best, ok
 }
 
 // beginAt marks one address as in flight; false if it is already.
@@ -267,12 +347,12 @@ func (x *index) replace(pool, version string, list []v1alpha1.IPLease) {
 	}
 }
 
-// held returns the bound leases of this node under a key of ownKeys, IPv4 first.
+// held returns the bound leases of this node under a key, IPv4 first.
 func (x *index) held(key string) []*v1alpha1.IPLease {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	var out []*v1alpha1.IPLease
-	for name := range x.own[key] {
+	for name := range x.keyed[key] {
 		out = append(out, x.leases[name])
 	}
 	slices.SortFunc(out, byAddress)
@@ -293,50 +373,10 @@ func (x *index) bound() []*v1alpha1.IPLease {
 	return out
 }
 
-func (x *index) holds(l *v1alpha1.IPLease) bool {
-	return l.Spec.Phase == v1alpha1.LeaseBound && l.Spec.Holder != nil && l.Spec.Holder.Node == x.node
-}
+func (x *index) holds(l *v1alpha1.IPLease) bool { return ipam.HolderOn(l, x.node) != nil }
 
-func sameLink(a, b *v1alpha1.LeaseHolder) bool { return a.MAC == b.MAC && a.Parent == b.Parent }
-
-func (s *space) family(a netip.Addr) *ipam.Space {
-	if f := s.families[ipam.FamilyOf(a)]; f != nil {
-		return f
-	}
-	return ipam.NewSpace(nil)
-}
-
-func (s *space) take(a netip.Addr) { s.family(a).Put(a, v1alpha1.LeaseBound, time.Time{}) }
-
-func (s *space) put(name string, l *v1alpha1.IPLease, inFlight bool) {
-	_, a, err := ipam.ParseLeaseName(name)
-	switch {
-	case err != nil:
-	case inFlight:
-		s.take(a)
-	default:
-		var at time.Time
-		if l.Spec.ReleasedAt != nil {
-			at = l.Spec.ReleasedAt.Time
-		}
-		s.family(a).Put(a, l.Spec.Phase, at)
-	}
-}
-
-// The keys of own: interfaces of pods and of sandboxes that hold a lease, and interfaces of pods that held one last.
-func podKey(uid types.UID, ifName string) string   { return "pod/" + string(uid) + "/" + ifName }
-func sandboxKey(containerID, ifName string) string { return "sandbox/" + containerID + "/" + ifName }
-func lastKey(uid types.UID, ifName string) string  { return "last/" + string(uid) + "/" + ifName }
-
-func (x *index) ownKeys(l *v1alpha1.IPLease) []string {
-	h := l.Spec.Holder
-	switch {
-	case x.holds(l):
-		return []string{podKey(h.UID, h.Interface), sandboxKey(h.ContainerID, h.Interface)}
-	case l.Spec.Phase == v1alpha1.LeaseReleased && h != nil && h.Node == x.node:
-		return []string{lastKey(h.UID, h.Interface)}
-	}
-	return nil
+func sameLink(a, b *v1alpha1.LeaseHolder) bool {
+	return a != nil && b != nil && a.MAC == b.MAC && a.Parent == b.Parent
 }
 
 func boundAt(l *v1alpha1.IPLease) time.Time {
@@ -344,6 +384,13 @@ func boundAt(l *v1alpha1.IPLease) time.Time {
 		return time.Time{}
 	}
 	return l.Spec.BoundAt.Time
+}
+
+func releasedAt(l *v1alpha1.IPLease) time.Time {
+	if l == nil || l.Spec.ReleasedAt == nil {
+		return time.Time{}
+	}
+	return l.Spec.ReleasedAt.Time
 }
 
 func byAddress(a, b *v1alpha1.IPLease) int {

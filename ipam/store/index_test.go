@@ -133,7 +133,7 @@ func TestNewsInAnyOrder(t *testing.T) {
 		}, "b Bound"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			x := newIndex("me")
+			x := newIndex("me", func(*v1alpha1.IPLease) {})
 			p := indexPool(t, "p", "10.0.0.1")
 			x.setPool(p)
 			x.setPool(indexPool(t, "q", "10.0.0.1"))
@@ -156,8 +156,8 @@ func TestNewsInAnyOrder(t *testing.T) {
 					t.Errorf("pool %s: %q", name, phase)
 				}
 			}
-			if got == "" && len(x.own)+len(x.intended) > 0 {
-				t.Errorf("left: %v, %v", x.own, x.intended)
+			if got == "" && len(x.keyed)+len(x.intended) > 0 {
+				t.Errorf("left: %v, %v", x.keyed, x.intended)
 			}
 		})
 	}
@@ -165,20 +165,20 @@ func TestNewsInAnyOrder(t *testing.T) {
 
 // While one ADD tries an address no other does, whatever is heard of it.
 func TestInFlight(t *testing.T) {
-	x, h := newIndex("me"), &v1alpha1.LeaseHolder{UID: "new", Interface: "net1"}
+	x, h := newIndex("me", func(*v1alpha1.IPLease) {}), &v1alpha1.LeaseHolder{UID: "new", Interface: "net1"}
 	p := indexPool(t, "p", "10.0.0.1-10.0.0.2")
 	x.setPool(p)
-	a, known, err := x.begin(p, ipam.IPv4, h, 0)
+	a, known, err := begin(x, p, h)
 	if err != nil || known != nil {
 		t.Fatal(known, err)
 	}
-	b, _, err := x.begin(p, ipam.IPv4, h, 0)
+	b, _, err := begin(x, p, h)
 	if err != nil || a == b {
 		t.Fatal(a, b, err)
 	}
 	name := ipam.LeaseName("n", a)
 	for range 2 {
-		if _, _, err := x.begin(p, ipam.IPv4, h, 0); !errors.Is(err, ipam.ErrExhausted) {
+		if _, _, err := begin(x, p, h); !errors.Is(err, ipam.ErrExhausted) {
 			t.Error(err)
 		}
 		if _, ok := x.beginAt(name); ok {
@@ -189,7 +189,7 @@ func TestInFlight(t *testing.T) {
 		x.put(lease(2, "p", "5", released, "you", "y"))
 	}
 	x.end(name)
-	if c, known, err := x.begin(p, ipam.IPv4, h, 0); err != nil || c != a || known == nil || known.Spec.Phase != released {
+	if c, known, err := begin(x, p, h); err != nil || c != a || known == nil || known.Spec.Phase != released {
 		t.Errorf("%s, %v, %v", c, known, err)
 	}
 	if _, ok := x.beginAt("n.10.0.0.9"); !ok { // asked for, beside the pool
@@ -202,7 +202,7 @@ func TestInFlight(t *testing.T) {
 
 // The last of several addresses that a pod had is its first choice, if it is of the pool and free.
 func TestLastAddress(t *testing.T) {
-	x := newIndex("me")
+	x := newIndex("me", func(*v1alpha1.IPLease) {})
 	p := indexPool(t, "p", "10.0.0.1-10.0.0.5")
 	x.setPool(p)
 	for _, l := range []*v1alpha1.IPLease{
@@ -214,7 +214,7 @@ func TestLastAddress(t *testing.T) {
 	}
 	h := &v1alpha1.LeaseHolder{UID: "uid", Interface: "net1"}
 	for _, want := range []string{"10.0.0.4", "10.0.0.3", "10.0.0.2", "10.0.0.1", "10.0.0.5"} {
-		if a, _, err := x.begin(p, ipam.IPv4, h, 0); err != nil || a.String() != want {
+		if a, _, err := begin(x, p, h); err != nil || a.String() != want {
 			t.Errorf("%s, %v; want %s", a, err, want)
 		}
 	}
@@ -240,7 +240,7 @@ func TestLost(t *testing.T) {
 		{"never ours", func(x *index) { x.put(lease(2, "p", "6", released, "you", "b")) }, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			x := newIndex("me")
+			x := newIndex("me", func(*v1alpha1.IPLease) {})
 			var got []string
 			x.lost = func(l *v1alpha1.IPLease) { got = append(got, l.Spec.Holder.MAC) }
 			x.put(with(lease(1, "p", "5", bound, "me", "a"), "m1"))
@@ -250,4 +250,9 @@ func TestLost(t *testing.T) {
 			}
 		})
 	}
+}
+
+func begin(x *index, p *ipam.Pool, h *v1alpha1.LeaseHolder) (netip.Addr, *v1alpha1.IPLease, error) {
+	c, err := x.begin(p, anyIPv4, ipam.Claimant{Holder: *h}, 0, time.Now())
+	return c.address, c.lease, err
 }

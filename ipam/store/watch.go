@@ -79,17 +79,19 @@ func (s *Store) Pools() []string {
 // LoadOwn reads the leases that this node holds, whichever their pools: at start, so that a DEL finds its lease even if the pool no
 // longer serves this node. It returns the names of their pools, which are to be followed.
 func (s *Store) LoadOwn(ctx context.Context) (pools []string, err error) {
-	list, err := s.client.List(ctx, metav1.ListOptions{LabelSelector: v1alpha1.LabelNode + "=" + ipam.LabelValue(s.node)})
-	if err != nil {
-		return nil, unavailable("list", "of node "+s.node, err)
-	}
 	seen := map[string]bool{}
-	for i := range list.Items {
-		l := &list.Items[i]
-		s.index.put(trim(l))
-		if l.Spec.Phase == v1alpha1.LeaseBound && !seen[l.Spec.Pool] {
-			seen[l.Spec.Pool] = true
-			pools = append(pools, l.Spec.Pool)
+	for _, label := range []string{v1alpha1.LabelNode, v1alpha1.LabelNextNode} {
+		list, err := s.client.List(ctx, metav1.ListOptions{LabelSelector: label + "=" + ipam.LabelValue(s.node)})
+		if err != nil {
+			return nil, unavailable("list", "of node "+s.node, err)
+		}
+		for i := range list.Items {
+			l := &list.Items[i]
+			s.index.put(trim(l))
+			if l.Spec.Phase == v1alpha1.LeaseBound && !seen[l.Spec.Pool] {
+				seen[l.Spec.Pool] = true
+				pools = append(pools, l.Spec.Pool)
+			}
 		}
 	}
 	return pools, nil
