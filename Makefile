@@ -3,6 +3,7 @@
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 IMAGE   ?= docker.io/berthdev/berth:dev
 LAB_DIR ?= $(CURDIR)/.lab
+FUZZTIME ?= 30s
 LDFLAGS := -s -w -X main.version=$(VERSION)
 BINARIES := berth berth-agent berth-controller kubectl-berth
 MANIFESTS := $(sort $(wildcard deploy/manifests/*.yaml))
@@ -11,7 +12,7 @@ CRDS := $(addprefix api/v1alpha1/crds/berth.dev_,ippools.yaml ipleases.yaml)
 GENERATED = api/v1alpha1/zz_generated.deepcopy.go $(CRDS) deploy/install.yaml $(wildcard bpf/*_bpfe[lb].go bpf/*_bpfe[lb].o)
 
 .DEFAULT_GOAL := help
-.PHONY: help build image generate generate-check lint deps test test-unit test-api test-e2e bench demo demo-down lab lab-down clean
+.PHONY: help build image generate generate-check lint deps test test-unit test-api test-e2e fuzz bench demo demo-down lab lab-down clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +57,14 @@ test-api: deps bin/lab ## tests against a real kube-apiserver and etcd
 
 test-e2e: deps image bin/lab ## tests on the two-node lab
 	go test -count=1 -timeout 30m ./tests/e2e/...
+
+# Go fuzzes one target at a time. What it finds it keeps below testdata/fuzz of the package.
+fuzz: ## each fuzz target for FUZZTIME (30s), one after the other
+	@grep -roE '^func Fuzz[A-Za-z0-9]+' --include='*_test.go' agent bpf controller delegate ipam nad | \
+	sed 's|/[^/]*:func | |' | sort | while read -r dir target; do \
+		echo "== $$dir $$target"; \
+		go test ./$$dir -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) </dev/null || exit 1; \
+	done
 
 bench: deps image bin/lab ## figures on the two-node lab
 	go run ./tests/bench

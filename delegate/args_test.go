@@ -96,14 +96,26 @@ func TestParseArgsFormat(t *testing.T) {
 	})
 }
 
+// FuzzParseArgs: whatever is accepted has addresses that a lease can have, and is the same when written again.
 func FuzzParseArgs(f *testing.F) {
 	f.Add("IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0;K8S_POD_UID=u1;K8S_POD_INFRA_CONTAINER_ID=c1;IP=10.6.1.7/16,fd00::7")
 	f.Add("IP=")
+	f.Add("IP=::ffff:10.6.1.7,10.6.1.7/8;IP=10.6.1.8")
 	f.Add("X=a=b;IgnoreUnknown=TRUE;")
+	f.Add("K8S_POD_NAME=a;K8S_POD_NAME=;K8S_POD_NAME=b;; ;IgnoreUnknown=1;IgnoreUnknown=0;X=")
+	f.Add("K8S_POD_NAME")
 	f.Fuzz(func(t *testing.T, in string) {
 		args, err := ParseArgs(in)
 		if err != nil {
+			if !strings.HasPrefix(err.Error(), "CNI_ARGS: ") {
+				t.Errorf("%q: %v", in, err)
+			}
 			return
+		}
+		for _, a := range args.IPs {
+			if !a.IsValid() || a.Zone() != "" || a.Is4In6() {
+				t.Errorf("%q: addresses %v", in, args.IPs)
+			}
 		}
 		if again, err := ParseArgs(formatArgs(args)); err != nil || !cmp.Equal(args, again, cmpAddrs) {
 			t.Errorf("%+v is read back as %+v, %v", args, again, err)

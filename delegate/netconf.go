@@ -108,7 +108,16 @@ func prevResult(cniVersion string, raw map[string]any) (*types100.Result, error)
 	if err := version.ParsePrevResult(conf); err != nil {
 		return nil, err
 	}
-	return types100.NewResultFromResult(conf.PrevResult)
+	res, err := types100.NewResultFromResult(conf.PrevResult)
+	if err != nil {
+		return nil, err
+	}
+	for i, ip := range res.IPs {
+		if ip.Address.IP == nil { // cni v1.3.1 takes {} for an address
+			return nil, fmt.Errorf("ips[%d] has no address", i)
+		}
+	}
+	return res, nil
 }
 
 func askedIPs(runtime []string, args json.RawMessage) ([]netip.Addr, error) {

@@ -1,11 +1,13 @@
 package delegate
 
 import (
+	"encoding/json"
 	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
@@ -155,6 +157,8 @@ func TestParseConfigErrors(t *testing.T) {
 		{`{"ipam":{"type":"berth"},"args":{"cni":{"ips":{"a":1}}}}`, "args.cni.ips"},
 		{`{"cniVersion":"1.0.0","ipam":{"type":"berth"},"prevResult":{"cniVersion":"1.0.0","ips":[{"address":"x"}]}}`, "prevResult"},
 		{`{"cniVersion":"0.4.0","ipam":{"type":"berth"},"prevResult":{"IPs":[null]}}`, "prevResult: IPs has a null in it"},
+		{`{"cniVersion":"1.0.0","ipam":{"type":"berth"},"prevResult":{"ips":[{"address":"10.6.1.7/16"},{}]}}`, "prevResult: ips[1] has no address"},
+		{`{"cniVersion":"0.2.0","ipam":{"type":"berth"},"prevResult":{"ip4":{}}}`, "prevResult: ips[0] has no address"},
 		{`{"cniVersion":"7.0.0","ipam":{"type":"berth"},"prevResult":{}}`, "prevResult"},
 	}
 	for _, test := range tests {
@@ -165,17 +169,59 @@ func TestParseConfigErrors(t *testing.T) {
 	}
 }
 
+// formatConfig writes all that a Config holds.
+func formatConfig(t *testing.T, c *Config) []byte {
+	t.Helper()
+	ipam := map[string]any{"type": PluginType, "socket": c.IPAM.Socket, "clean_gateway": c.IPAM.NoDefaultRoute}
+	for key, list := range map[string][]string{"ippools": c.IPAM.Pools, "ipv4": c.IPAM.IPv4, "ipv6": c.IPAM.IPv6} {
+		if list != nil {
+			ipam[key] = list
+		}
+	}
+	if c.IPAM.Steering != "" {
+		ipam["steering"] = c.IPAM.Steering
+	}
+	var routes []map[string]string
+	for _, r := range c.IPAM.Routes {
+		one := map[string]string{"dst": r.Dst.String()}
+		if r.GW.IsValid() {
+			one["gw"] = r.GW.String()
+		}
+		routes = append(routes, one)
+	}
+	ipam["routes"] = routes
+	all := map[string]any{
+		"cniVersion": c.CNIVersion, "name": c.Name, "type": c.Type, "master": c.Parent, "mode": c.Mode, "linkInContainer": c.LinkInContainer,
+		"ipam": ipam, "runtimeConfig": map[string]any{"ips": c.IPs}, "cni.dev/valid-attachments": c.ValidAttachments,
+	}
+	if c.PrevResult != nil {
+		all["prevResult"] = c.PrevResult
+	}
+	out, err := json.Marshal(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// FuzzParseConfig: whatever is accepted is sound, and means the same when written again.
 func FuzzParseConfig(f *testing.F) {
 	f.Add(`{"cniVersion":"1.1.0","name":"n","type":"macvlan","master":"eth0","ipam":{"type":"berth","ippools":"a,b-*","routes":[{"dst":"10.0.0.0/8","gw":"10.6.0.1"}]},
 		"runtimeConfig":{"ips":["10.6.1.7/16"]},"args":{"cni":{"ips":"10.6.1.8"}},"cni.dev/valid-attachments":[],"prevResult":{"ips":[{"address":"10.6.1.7/16"}]}}`)
 	f.Add(`{"cniVersion":"0.3.1","ipam":{"type":"berth","default_ipv4_ippool":["a"],"ipv6":"b"},"prevResult":{"ips":[null],"interfaces":[null],"routes":[null]}}`)
+	f.Add(`{"cniVersion":"0.2.0","ipam":{"type":"berth"},"prevResult":{"ip4":{"ip":"10.6.1.7/16","gateway":"10.6.0.1","routes":[{"dst":"0.0.0.0/0"}]}}}`)
+	f.Add(`{"cniVersion":"1.0.0","ipam":{"type":"berth"},"cni.dev/valid-attachments":[{"containerID":"c","ifname":"net1"}],
+		"prevResult":{"cniVersion":"1.0.0","interfaces":[{"name":"net1","mac":"02:00:00:00:00:01","sandbox":"/n"}],
+		"ips":[{"address":"fd00::7/64","interface":0,"gateway":"fd00::1"}],"routes":[{"dst":"::/0","gw":"fd00::1"}],"dns":{"search":["x"]}}}`)
 	f.Add(`{"ipam":{"type":"berth","steering":"Never","socket":"/x","clean_gateway":true}}`)
+	f.Add(`{"ipam":{"type":"berth","ipv4":["[a]"],"log_level":1,"match_master_subnet":false,"routes":null},"args":{"cni":{"ips":["fd00::7","::ffff:10.6.1.7/100"]}}}`)
+	f.Add(`{"ipam":{"type":"berth","type":"host-local"},"Master":"a","master":"b"} `)
 	f.Fuzz(func(t *testing.T, in string) {
 		c, err := ParseConfig([]byte(in))
 		if err != nil {
 			return
 		}
-		if c.IPAM.Socket == "" || c.IPAM.Pools != nil && (c.IPAM.IPv4 != nil || c.IPAM.IPv6 != nil) {
+		if !strings.HasPrefix(c.IPAM.Socket, "/") || c.IPAM.Pools != nil && (c.IPAM.IPv4 != nil || c.IPAM.IPv6 != nil) {
 			t.Errorf("%+v", c.IPAM)
 		}
 		for i, a := range c.IPs {
@@ -187,6 +233,18 @@ func FuzzParseConfig(f *testing.F) {
 			if r.Dst != r.Dst.Masked() || r.GW.IsValid() && r.GW.Is4() != r.Dst.Addr().Is4() {
 				t.Errorf("route %v", r)
 			}
+		}
+		if c.PrevResult != nil {
+			c.CNIVersion = c.PrevResult.CNIVersion                                           // that which it was converted to
+			c.PrevResult = &types100.Result{CNIVersion: c.CNIVersion, IPs: c.PrevResult.IPs} // nothing else is read
+		}
+		text := formatConfig(t, c)
+		again, err := ParseConfig(text)
+		if err != nil {
+			t.Fatalf("%s as %s: %v", in, text, err)
+		}
+		if diff := cmp.Diff(c, again, cmpAddrs, cmpopts.EquateEmpty()); diff != "" || (c.ValidAttachments == nil) != (again.ValidAttachments == nil) {
+			t.Errorf("%s as %s (-first +again):\n%s", in, text, diff)
 		}
 	})
 }

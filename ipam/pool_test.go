@@ -1,6 +1,8 @@
 package ipam
 
 import (
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -163,4 +165,60 @@ func pool(t testing.TB, name string, spec ...string) *Pool {
 		t.Fatal(err)
 	}
 	return p
+}
+
+// FuzzCompile: a pool that is accepted gives out addresses of its subnets only, none of them a router's; in pairs, the n-th of one
+// family is the partner of the n-th of the other.
+func FuzzCompile(f *testing.F) {
+	f.Add("10.6.0.0/24", "10.6.0.5-10.6.0.9,10.6.0.128/25", "10.6.0.7", "10.6.0.1", "fd00:6::/120", "fd00:6::6-fd00:6::a", true)
+	f.Add("10.6.0.0/24", "", "", "10.6.0.1", "fd00:6::/64", "", false)
+	f.Add("0.0.0.0/0", "", "", "", "fd00:6::/96", "", true)
+	f.Add("255.255.255.255/32", "", "", "", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128", "", true)
+	f.Add("255.255.255.254/31", "", "", "", "fd00::/127", "::-ffff::", true)
+	f.Add("10.6.0.0/24", "10.6.0.0/16", "x", "fe80::1", "10.6.0.0/25", "", true)
+	f.Add("169.254.1.0/24", "", "", "169.254.1.1", "fe80::/64", "", false)
+	f.Fuzz(func(t *testing.T, cidr, ips, excluded, gateway, second, secondIPs string, paired bool) {
+		list := func(s string) []string { return strings.FieldsFunc(s, func(r rune) bool { return r == ',' }) }
+		var object v1alpha1.IPPool
+		object.Name = "p"
+		object.Spec.Subnets = []v1alpha1.PoolSubnet{{CIDR: cidr, IPs: list(ips), ExcludeIPs: list(excluded), Gateway: gateway}}
+		if second != "" {
+			object.Spec.Subnets = append(object.Spec.Subnets, v1alpha1.PoolSubnet{CIDR: second, IPs: list(secondIPs)})
+		}
+		if paired {
+			object.Spec.Pairing = v1alpha1.PairingIndex
+		}
+		p, err := Compile(&object)
+		if err != nil {
+			if !strings.HasPrefix(err.Error(), `pool "p": `) {
+				t.Errorf("%v", err)
+			}
+			return
+		}
+		for _, family := range Families {
+			for _, r := range p.Ranges(family) {
+				for _, a := range []netip.Addr{r.From, r.To} {
+					s, ok := p.SubnetOf(a)
+					if !ok || FamilyOf(a) != family || !p.Contains(a) || a == s.Gateway || slices.Contains(serviceGateways, a) {
+						t.Errorf("%+v gives out %s", object.Spec, a)
+					}
+				}
+			}
+			if got := normalize(p.Ranges(family)).String(); got != p.Ranges(family).String() {
+				t.Errorf("%+v: ranges %s are not %s", object.Spec, p.Ranges(family), got)
+			}
+		}
+		if !p.Paired() {
+			return
+		}
+		four, six := p.Ranges(IPv4), p.Ranges(IPv6)
+		if len(four) != len(six) {
+			t.Fatalf("%+v: %s, and %s", object.Spec, four, six)
+		}
+		for i := range four {
+			if p.Partner(four[i].From) != six[i].From || p.Partner(six[i].From) != four[i].From || p.Partner(four[i].To) != six[i].To {
+				t.Errorf("%+v: %s is paired with %s", object.Spec, four[i], six[i])
+			}
+		}
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -154,26 +155,85 @@ func TestInterfacesFormat(t *testing.T) {
 	})
 }
 
-func FuzzNetworks(f *testing.F) {
-	f.Add("a, other/b@x")
-	f.Add(`[{"name":"a","namespace":"n","interface":"x","ips":["10.6.1.7/16"],"default-route":["10.6.0.1"]}]`)
-	f.Add(`[null]`)
-	f.Fuzz(func(t *testing.T, in string) {
-		list, err := Interfaces(map[string]string{networksAnnotation: in}, "shop")
+// formatNetworks writes the pod's own networks as JSON, and its default network if an annotation gave one.
+func formatNetworks(t *testing.T, list []Interface) map[string]string {
+	t.Helper()
+	element := func(i Interface) map[string]any {
+		ns, name, _ := strings.Cut(i.NAD, "/")
+		e := map[string]any{"name": name, "namespace": ns, "interface": i.Name, "ips": i.IPs, "ipam-claim-reference": i.Claim}
+		if i.Gateways != nil {
+			e["default-route"] = i.Gateways
+		}
+		return e
+	}
+	annotations := map[string]string{}
+	put := func(key string, elements []map[string]any) {
+		text, err := json.Marshal(elements)
 		if err != nil {
+			t.Fatal(err)
+		}
+		annotations[key] = string(text)
+	}
+	if list[0].NAD != "" {
+		put(defaultNetworkAnnotation, []map[string]any{element(list[0])})
+	}
+	elements := []map[string]any{}
+	for _, i := range list[1:] {
+		elements = append(elements, element(i))
+	}
+	put(networksAnnotation, elements)
+	return annotations
+}
+
+// FuzzNetworks: whatever is accepted is a list of interfaces as a kernel can have them, with one default network and a default
+// route, and means the same when written again.
+func FuzzNetworks(f *testing.F) {
+	f.Add("a, other/b@x", "")
+	f.Add("", "macvlan@up0")
+	f.Add(`[{"name":"a","namespace":"n","interface":"x","ips":["10.6.1.7/16"],"default-route":["10.6.0.1"]}]`, `[{"name":"m","default-route":["10.7.0.1"]}]`)
+	f.Add(`[{"name":"a","ipam-claim-reference":"vm-a","interfaceRequest":"x","ips":["::ffff:10.6.1.7","fd00::7"],"default-route":["::1","10.6.0.1"]},{"name":"a","default-route":[]}]`, "")
+	f.Add(`[null]`, `[]`)
+	f.Add("a@net2,b", "a,b")
+	f.Add("a/b/c@d@e", "/")
+	f.Fuzz(func(t *testing.T, networks, def string) {
+		annotations := map[string]string{networksAnnotation: networks}
+		if def != "" {
+			annotations[defaultNetworkAnnotation] = def
+		}
+		list, err := Interfaces(annotations, "shop")
+		if err != nil {
+			if !strings.HasPrefix(err.Error(), "pod annotation ") {
+				t.Errorf("%q, %q: %v", networks, def, err)
+			}
 			return
 		}
 		seen := map[string]bool{}
 		route := false
-		for _, i := range list {
-			if i.Name == "" || len(i.Name) > ifNameLen || seen[i.Name] {
+		for n, i := range list {
+			if i.Name == "" || len(i.Name) > ifNameLen || seen[i.Name] || i.Default != (n == 0) || i.NAD == "" && n > 0 {
 				t.Errorf("interfaces %v", list)
 			}
 			seen[i.Name] = true
 			route = route || i.DefaultRoute
+			for _, a := range slices.Concat(i.IPs, i.Gateways) {
+				if !a.IsValid() || a.Zone() != "" || a.Is4In6() {
+					t.Errorf("%q, %q: %v", networks, def, i)
+				}
+			}
 		}
-		if !route || !list[0].Default {
-			t.Errorf("no default route, or no default network: %v", list)
+		if !route {
+			t.Errorf("no default route: %v", list)
+		}
+		if slices.ContainsFunc(list, func(i Interface) bool { return strings.Count(i.NAD, "/") != 1 && i.NAD != "" }) {
+			return // JSON may have names that are no object's; Multus says so
+		}
+		text := formatNetworks(t, list)
+		again, err := Interfaces(text, "shop")
+		if err != nil {
+			t.Fatalf("%q, %q as %q: %v", networks, def, text, err)
+		}
+		if diff := cmp.Diff(list, again, cmpAddrs); diff != "" {
+			t.Errorf("%q, %q as %q (-first +again):\n%s", networks, def, text, diff)
 		}
 	})
 }

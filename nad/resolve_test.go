@@ -375,3 +375,41 @@ func TestLongValue(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// FuzzResolve: all annotations together give an ask that says nothing twice, or an error that names the annotation; and the check
+// of misplaced ones takes whatever the pod and its networks have.
+func FuzzResolve(f *testing.F) {
+	f.Add("a,b@store", "net1=zone-a; store=zone-b", "zone-a", "net1=10.6.1.5", "10.0.0.0/8 via 10.6.0.1", "Always", "zone-c", `{"plugins":[{"ipam":{"type":"berth"}}]}`)
+	f.Add(`[{"name":"a","ips":["10.6.1.7"],"ipam-claim-reference":"c"}]`, "", "", "net2=10.6.1.5", "", "", "", `{"ipam":{"type":"host-local"}}`)
+	f.Add("", `[{"ipv4":["a"]}]`, `{"ipv4":["a"],"ipv6":["b"]}`, "10.6.1.5-10.6.1.9,fd00::5", "", "never", `["a"]`, "")
+	f.Add("a", `[{"interface":"net1","ipv6":["a"],"cleangateway":true}]`, "[ab]-zone", "", `[{"dst":"::/0","gw":"fe80::1"}]`, " auto ", "[", "{")
+	f.Fuzz(func(t *testing.T, networks, pools, pool, ips, routes, steering, nsPool, config string) {
+		values := []struct{ key, foreign, value string }{
+			{networksAnnotation, networksAnnotation, networks}, {PoolsAnnotation, spiderPools, pools}, {PoolAnnotation, spiderPool, pool},
+			{IPsAnnotation, IPsAnnotation, ips}, {RoutesAnnotation, spiderRoutes, routes}, {SteeringAnnotation, SteeringAnnotation, steering},
+		}
+		native, foreign := map[string]string{}, map[string]string{}
+		for _, v := range values {
+			if v.value != "" {
+				native[v.key], foreign[v.foreign] = v.value, v.value
+			}
+		}
+		for _, in := range []Input{
+			{PodAnnotations: native, NamespaceAnnotations: kv(PoolAnnotation, nsPool), Namespace: "shop", IfName: "net1"},
+			{PodAnnotations: foreign, NamespaceAnnotations: kv(spiderIPv4, nsPool), Namespace: "shop", IfName: "eth0", Config: &delegate.Config{IPs: addrs("10.6.1.9")}},
+		} {
+			Misplaced(in.PodAnnotations, "shop", func(string) (string, bool) { return config, true })
+			ask, _, err := Resolve(in)
+			if err != nil {
+				if !strings.HasPrefix(err.Error(), "pod annotation ") && !strings.HasPrefix(err.Error(), "namespace annotation ") {
+					t.Errorf("%+v: %v", in, err)
+				}
+				continue
+			}
+			said := ask.Any != nil || ask.IPv4 != nil || ask.IPv6 != nil
+			if ask.Any != nil && (ask.IPv4 != nil || ask.IPv6 != nil) || ask.IPs != nil && ask.Fixed != nil || said != (ask.Source != "") {
+				t.Errorf("%+v: %+v", in, ask)
+			}
+		}
+	})
+}
