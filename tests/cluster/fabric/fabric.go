@@ -42,6 +42,21 @@ func Up(t *topology.Topology) error {
 	return nil
 }
 
+// Reset takes a node's network namespace back to what Up made of it, as a boot
+// of the node would.
+func Reset(t *topology.Topology, node string) error {
+	script := `for l in $(ip -o link | awk -F '[:@ ]+' '{print $2}'); do
+	case $l in lo|eth0|mgmt) ;; *) ip link del "$l" 2>/dev/null || true ;; esac
+done
+nft flush ruleset
+for l in eth0 mgmt; do ip neigh flush dev $l nud all; done`
+	ns := t.Namespace(node)
+	if err := run("", "ip", "netns", "exec", ns, "sh", "-euc", script); err != nil {
+		return err
+	}
+	return run(t.Masquerade(), "ip", "netns", "exec", ns, "nft", "-f", "-")
+}
+
 // Down removes what Up made, as far as it is there.
 func Down(t *topology.Topology) error {
 	var errs []error

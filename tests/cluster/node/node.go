@@ -180,6 +180,16 @@ func (n *Node) Join(t *proc.Table, ca *pki.Authority) error {
 	if err := n.writeKubeletConfig(ca.CertFile, serving); err != nil {
 		return err
 	}
+	if n.ProxyMode != "none" {
+		if err := n.writeProxyConfig(); err != nil {
+			return err
+		}
+	}
+	return n.StartDaemons(t)
+}
+
+// StartDaemons starts the kubelet and kube-proxy with what Join has written.
+func (n *Node) StartDaemons(t *proc.Table) error {
 	if err := n.start(t, "kubelet", filepath.Join(n.Bin, "kubelet"),
 		"--config="+filepath.Join(n.Dir, "kubelet.yaml"),
 		"--kubeconfig="+filepath.Join(n.Dir, "kubelet.kconf"),
@@ -191,11 +201,25 @@ func (n *Node) Join(t *proc.Table, ca *pki.Authority) error {
 	if n.ProxyMode == "none" {
 		return nil
 	}
-	if err := n.writeProxyConfig(); err != nil {
-		return err
-	}
 	return n.start(t, "kube-proxy", filepath.Join(n.Bin, "kube-proxy"),
 		"--config="+filepath.Join(n.Dir, "kube-proxy.yaml"), "--hostname-override="+n.Name)
+}
+
+// Kill ends the node as a loss of power does: all its processes, mounts and
+// network namespaces at once; what is on its disk stays.
+func (n *Node) Kill(t *proc.Table) error {
+	if _, ok := t.Lookup(n.Name + " holder"); !ok {
+		return fmt.Errorf("%s does not run", n.Name)
+	}
+	for _, daemon := range []string{"holder", "kube-proxy", "kubelet", "containerd"} { // with the first end the others
+		if _, ok := t.Lookup(n.Name + " " + daemon); !ok {
+			continue
+		}
+		if err := t.Kill(n.Name + " " + daemon); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (n *Node) start(t *proc.Table, daemon string, argv ...string) error {

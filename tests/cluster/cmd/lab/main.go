@@ -25,6 +25,8 @@ const usage = `usage: lab COMMAND [flags]
   apiserver down
   apiserver kill PART   SIGKILL for etcd or kube-apiserver; the data stays
   apiserver start PART  start it again, with its data
+  kill MEMBER      end node-a, node-b, etcd or kube-apiserver as a loss of power does
+  start MEMBER     start it again, with its disk
   load IMAGE.tar   import an image archive into both nodes
   exec NODE -- CMD run a command on a node (also: router, control)
   kubectl -- ARGS  kubectl as administrator
@@ -99,6 +101,14 @@ func run(ctx context.Context, args []string) error {
 			return l.APIServerKill(o.args[0])
 		}
 		return l.APIServerStart(o.args[0])
+	case "kill", "start":
+		if len(o.args) != 1 {
+			return fmt.Errorf("%s: want node-a, node-b, etcd or kube-apiserver", command)
+		}
+		if command == "kill" {
+			return l.Kill(o.args[0])
+		}
+		return l.Start(ctx, o.args[0])
 	case "load":
 		if len(o.args) == 0 {
 			return fmt.Errorf("load: which image archive?")
