@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/berthdev/berth/api/v1alpha1"
@@ -263,7 +264,16 @@ func TestExamples(t *testing.T) {
 			}
 		}
 	}
-	if pools < 3 {
+	files, err := filepath.Glob("examples/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Errorf("no examples: %v", err)
+	}
+	for _, file := range files {
+		for doc := range strings.SplitSeq(read(t, file), "\n---\n") {
+			pools += example(t, file, doc)
+		}
+	}
+	if pools < 6 {
 		t.Errorf("only %d pools found", pools)
 	}
 }
@@ -296,6 +306,15 @@ func example(t *testing.T, page, doc string) (pools int) {
 		var n struct{ Spec struct{ Config string } }
 		if err = yaml.Unmarshal([]byte(doc), &n); err == nil {
 			_, err = delegate.ParseConfig([]byte(n.Spec.Config))
+		}
+	case "Namespace", "Service", "IPAMClaim": // Berth has no word in them
+	case "DaemonSet", "Deployment", "StatefulSet", "VirtualMachine":
+		var w struct {
+			Metadata metav1.ObjectMeta
+			Spec     struct{ Template corev1.PodTemplateSpec }
+		}
+		if err = yaml.Unmarshal([]byte(doc), &w); err == nil {
+			_, _, err = nad.Resolve(nad.Input{PodAnnotations: w.Spec.Template.Annotations, Namespace: w.Metadata.Namespace, IfName: "net1"})
 		}
 	case "Pod":
 		var p corev1.Pod

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -196,6 +197,9 @@ func FuzzNetworks(f *testing.F) {
 	f.Add("a@net2,b", "a,b")
 	f.Add("a/b/c@d@e", "/")
 	f.Fuzz(func(t *testing.T, networks, def string) {
+		if !utf8.ValidString(networks) || !utf8.ValidString(def) {
+			return // no annotation is
+		}
 		annotations := map[string]string{networksAnnotation: networks}
 		if def != "" {
 			annotations[defaultNetworkAnnotation] = def
