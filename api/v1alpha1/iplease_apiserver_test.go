@@ -77,3 +77,29 @@ func TestLeaseCannotMove(t *testing.T) {
 		checkRefusal(t, err, []string{"spec." + field, "cannot be changed"})
 	}
 }
+
+// TestLeaseInUseIsNotReserved: a tool that applies a reservation again must not take the address from the pod that has it by now. What
+// gives it back says when it did.
+func TestLeaseInUseIsNotReserved(t *testing.T) {
+	leases := apiserver(t).Resource(GroupVersion.WithResource("ipleases"))
+	l, err := create(t, leases, "{apiVersion: berth.dev/v1alpha1, kind: IPLease, metadata: {name: net.10.6.1.1}, "+
+		"spec: {network: net, address: 10.6.1.1, phase: Reserved, identity: {kind: Pod, namespace: shop, name: web-0}}}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	update := func(changes map[string]any) error {
+		e := l.DeepCopy()
+		for field, value := range changes {
+			e.Object["spec"].(map[string]any)[field] = value
+		}
+		got, err := leases.Update(t.Context(), e, metav1.UpdateOptions{})
+		if err == nil {
+			l = got
+		}
+		return err
+	}
+	checkRefusal(t, update(map[string]any{"phase": "Bound", "holder": map[string]any{"namespace": "shop", "pod": "web-0"}}), nil)
+	checkRefusal(t, update(map[string]any{"phase": "Reserved"}), []string{"spec.phase", "a pod has the address", "kubectl create"})
+	checkRefusal(t, update(map[string]any{"phase": "Reserved", "releasedAt": "2026-11-21T12:00:00Z"}), nil)
+	checkRefusal(t, update(map[string]any{"phase": "Reserved", "identity": map[string]any{"kind": "Pod", "namespace": "shop", "name": "web-1"}}), nil)
+}
