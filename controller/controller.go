@@ -1,5 +1,6 @@
-// Package controller is what one process of the cluster does: the status of pools, the deletion of pools waiting for their leases,
-// and the garbage collection of leases whose DEL never came. Nothing of it is on the path of an ADD: without it, pods start.
+// Package controller is what one process of the cluster does: the status of pools and of IPAMClaims, the deletion of pools waiting for
+// their leases, and the end of leases whose DEL never came, of reservations and of quarantines. Nothing of it is on the path of an ADD:
+// without it, pods start.
 package controller
 
 import (
@@ -37,9 +38,13 @@ type Config struct {
 	MetricsAddress, HealthAddress string
 	// Interval of looks at the leases.
 	Interval time.Duration
-	// ConfirmAfter is the least time between the first look that finds a pod gone and the one that may free its lease. It is the
-	// grace period of the pod, and a little more, where that is longer and a look has seen the pod.
+	// ConfirmAfter is the least time between the first look that finds a pod, or an identity's owner, gone and the one that may give
+	// its lease up. It is the grace period of the pod, and a little more, where that is longer.
 	ConfirmAfter time.Duration
+	// ReserveFor is how long an address is kept for an identity that ends after a time, in pools that do not say.
+	ReserveFor time.Duration
+	// QuarantineFor is how long nobody else must have answered for a quarantined address before it is given out again.
+	QuarantineFor time.Duration
 	// ForgetAfter is how long a released lease is remembered, with its last holder.
 	ForgetAfter time.Duration
 	// LeaseDuration, RenewDeadline, RetryPeriod of the leader election; zero: 15 s, 10 s, 2 s.
@@ -53,9 +58,12 @@ type Config struct {
 // Defaults of the times in Config.
 const (
 	DefaultInterval = 15 * time.Second
-	// DefaultConfirmAfter exceeds the default grace period, 30 s. A kubelet gives it to a pod whose object was deleted by force; one
-	// with a longer grace period, which no look of this process has seen, may still run after that time.
+	// DefaultConfirmAfter exceeds the default grace period, 30 s.
 	DefaultConfirmAfter = 45 * time.Second
+	// DefaultReserveFor is a week: whoever uses the annotation berth.dev/identity may be away over a weekend.
+	DefaultReserveFor = 168 * time.Hour
+	// DefaultQuarantineFor is several times the interval at which agents look whether the other one still answers.
+	DefaultQuarantineFor = 10 * time.Minute
 	// DefaultForgetAfter lets the new sandbox of a pod find its address again, and bounds what a day of short-lived pods leaves in etcd.
 	DefaultForgetAfter = time.Hour
 )
@@ -81,9 +89,14 @@ func Run(ctx context.Context, rc *rest.Config, cfg Config) error {
 	}
 	gc := &collector{
 		cached: mgr.GetClient(), live: mgr.GetAPIReader(), recorder: recorder, log: log.WithName("gc"), now: time.Now, interval: cfg.Interval,
-		sweeper: sweeper{confirmAfter: cfg.ConfirmAfter, forgetAfter: cfg.ForgetAfter},
+		sweeper: sweeper{
+			confirmAfter: cfg.ConfirmAfter, forgetAfter: cfg.ForgetAfter, reserveFor: cfg.ReserveFor, quarantineFor: cfg.QuarantineFor,
+		},
 	}
 	if err := mgr.Add(gc); err != nil {
+		return err
+	}
+	if err := mgr.Add(&claimKeeper{client: mgr.GetClient(), log: log.WithName("claims"), interval: cfg.Interval}); err != nil {
 		return err
 	}
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
@@ -138,7 +151,7 @@ func newScheme() *runtime.Scheme {
 	return s
 }
 
-// stripPod keeps of a pod what judge and gracePeriod read, so that the cache of a large cluster stays small.
+// stripPod keeps of a pod what judge and deletion read, so that the cache of a large cluster stays small.
 func stripPod(o any) (any, error) {
 	p, ok := o.(*corev1.Pod)
 	if !ok {
@@ -151,8 +164,7 @@ func stripPod(o any) (any, error) {
 	if uid, ok := p.Annotations[corev1.MirrorPodAnnotationKey]; ok {
 		meta.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: uid}
 	}
-	spec := corev1.PodSpec{TerminationGracePeriodSeconds: p.Spec.TerminationGracePeriodSeconds}
-	return &corev1.Pod{ObjectMeta: meta, Spec: spec, Status: corev1.PodStatus{
+	return &corev1.Pod{ObjectMeta: meta, Status: corev1.PodStatus{
 		Phase:                      p.Status.Phase,
 		InitContainerStatuses:      stripStates(p.Status.InitContainerStatuses),
 		ContainerStatuses:          stripStates(p.Status.ContainerStatuses),

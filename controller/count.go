@@ -9,9 +9,11 @@ import (
 	"github.com/berthdev/berth/ipam"
 )
 
-// tally counts the leases that matter to one family of one pool.
+// tally counts the leases that matter to one family of one pool. Released ones count for nothing: they are free, though it takes
+// them a cooldown, or the want of others, to be given out again.
 type tally struct {
-	// taken is how many of the pool's addresses cannot be claimed: leases of any pool of the network, in any phase but Released.
+	// taken is how many of the pool's addresses cannot be claimed: leases of any pool of the network, in any phase but Released. Of a
+	// paired pool, those also whose partner cannot.
 	taken int64
 	// bound, reserved and quarantined are the pool's own leases, those outside its present ranges included: editing a pool moves
 	// no lease (invariant 8).
@@ -20,6 +22,7 @@ type tally struct {
 
 func count(p *ipam.Pool, leases []v1alpha1.IPLease) map[ipam.Family]tally {
 	out := map[ipam.Family]tally{}
+	pairs := map[netip.Addr]bool{} // taken ones of a paired pool, by IPv4 address
 	for i := range leases {
 		s := &leases[i].Spec
 		if s.Network != p.Network || s.Phase == v1alpha1.LeaseReleased {
@@ -29,12 +32,21 @@ func count(p *ipam.Pool, leases []v1alpha1.IPLease) map[ipam.Family]tally {
 		if err != nil {
 			continue // the API server refuses such leases
 		}
+		in, own := p.Contains(a), s.Pool == p.Name
+		if !in && !own {
+			continue
+		}
 		f := ipam.FamilyOf(a)
 		t := out[f]
-		if p.Contains(a) {
+		switch {
+		case in && p.Paired() && f == ipam.IPv6:
+			pairs[p.Partner(a)] = true
+		case in && p.Paired():
+			pairs[a] = true
+		case in:
 			t.taken++
 		}
-		if s.Pool == p.Name {
+		if own {
 			switch s.Phase {
 			case v1alpha1.LeaseBound:
 				t.bound++
@@ -45,6 +57,13 @@ func count(p *ipam.Pool, leases []v1alpha1.IPLease) map[ipam.Family]tally {
 			}
 		}
 		out[f] = t
+	}
+	if p.Paired() {
+		for _, f := range ipam.Families {
+			t := out[f]
+			t.taken = int64(len(pairs))
+			out[f] = t
+		}
 	}
 	return out
 }

@@ -60,6 +60,14 @@ func held(address, name, uid string) v1alpha1.IPLease {
 	return l
 }
 
+// reserved since the epoch for ns/web, whose UID is set.
+func reserved(address, kind string, ends v1alpha1.IdentityEnd) v1alpha1.IPLease {
+	l := lease("net", address, "a", v1alpha1.LeaseReserved)
+	l.Spec.ReleasedAt = &metav1.Time{Time: epoch}
+	l.Spec.Identity = &v1alpha1.LeaseIdentity{Kind: kind, Namespace: "ns", Name: "web", UID: "set", Ends: ends}
+	return l
+}
+
 func pod(name, uid string, phase corev1.PodPhase, states ...corev1.ContainerState) *corev1.Pod {
 	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name, UID: types.UID(uid)}}
 	p.Status.Phase = phase

@@ -11,25 +11,33 @@ import (
 
 // Names of metrics.
 const (
-	metricReleased  = "berth_gc_released_total"
-	metricForgotten = "berth_gc_forgotten_total"
-	metricInDoubt   = "berth_gc_in_doubt"
-	metricSuspects  = "berth_gc_suspects"
-	metricAddresses = "berth_pool_addresses"
+	metricReleased      = "berth_gc_released_total"
+	metricUnreserved    = "berth_gc_reservations_ended_total"
+	metricUnquarantined = "berth_gc_quarantines_ended_total"
+	metricForgotten     = "berth_gc_forgotten_total"
+	metricInDoubt       = "berth_gc_in_doubt"
+	metricSuspects      = "berth_gc_suspects"
+	metricAddresses     = "berth_pool_addresses"
 )
 
 var (
 	gcReleased = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: metricReleased, Help: "Leases freed because their pod was gone, by reason.",
 	}, []string{"reason"})
+	gcUnreserved = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: metricUnreserved, Help: "Reserved leases given up because their identity had ended, by reason.",
+	}, []string{"reason"})
+	gcUnquarantined = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: metricUnquarantined, Help: "Quarantined leases given out again after the time of silence.",
+	})
 	gcForgotten = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: metricForgotten, Help: "Released leases deleted after the time for which they are remembered.",
 	})
 	gcInDoubt = prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: metricInDoubt, Help: "Bound leases kept because nothing proves their pod gone, by reason.",
+		Name: metricInDoubt, Help: "Leases kept because nothing proves their pod, or the owner of their identity, gone, by reason.",
 	}, []string{"reason"})
 	gcSuspects = prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: metricSuspects, Help: "Bound leases whose pod was gone at the last look, and that wait for the second one.",
+		Name: metricSuspects, Help: "Leases whose pod, or owner, was gone at the last look, and that wait for the second one.",
 	})
 	poolAddresses = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: metricAddresses, Help: "Addresses of a pool by family and state (total, free, bound, reserved, quarantined).",
@@ -37,7 +45,7 @@ var (
 )
 
 func init() {
-	metrics.Registry.MustRegister(gcReleased, gcForgotten, gcInDoubt, gcSuspects, poolAddresses)
+	metrics.Registry.MustRegister(gcReleased, gcUnreserved, gcUnquarantined, gcForgotten, gcInDoubt, gcSuspects, poolAddresses)
 }
 
 func observePool(p *v1alpha1.IPPool) {
@@ -49,8 +57,10 @@ func observePool(p *v1alpha1.IPPool) {
 		set := func(state string, n float64) {
 			poolAddresses.WithLabelValues(p.Name, p.Spec.Network, family, state).Set(n)
 		}
-		set("total", float(c.Total))
-		set("free", float(c.Free))
+		if c.Total != notCounted {
+			set("total", float(c.Total))
+			set("free", float(c.Free))
+		}
 		set("bound", float64(c.Bound))
 		set("reserved", float64(c.Reserved))
 		set("quarantined", float64(c.Quarantined))

@@ -24,6 +24,7 @@ const (
 	reasonFree      = "FreeAddresses"
 	reasonOverlap   = "SharesAddresses"
 	reasonAlone     = "NoOtherPool"
+	reasonDelegated = "Delegated"
 	reasonUnknown   = "Unknown"
 )
 
@@ -51,8 +52,21 @@ func poolStatus(pool *v1alpha1.IPPool, others []v1alpha1.IPPool, leases []v1alph
 
 	var totals, frees []*big.Int
 	var exhausted []string
-	own := int64(0)
 	tallies := count(p, leases)
+	own := int64(0)
+	for _, t := range tallies {
+		own += t.bound + t.reserved
+	}
+	if p.Delegate != nil {
+		// Only the other plugin knows how many addresses it has. It says that none is free by failing.
+		out.Total, out.Free = notCounted, notCounted
+		out.IPv4, out.IPv6 = leasesOnly(tallies, ipam.IPv4), leasesOnly(tallies, ipam.IPv6)
+		set(v1alpha1.PoolExhausted, metav1.ConditionFalse, reasonDelegated, fmt.Sprintf("the plugin %q knows what is free", p.Delegate.Type))
+		set(v1alpha1.PoolOverlapping, metav1.ConditionFalse, reasonDelegated, fmt.Sprintf("the plugin %q chooses the addresses", p.Delegate.Type))
+		ready, reason, message := readiness(pool, own, false, nil)
+		set(v1alpha1.PoolReady, ready, reason, message)
+		return out
+	}
 	for _, f := range familiesOf(p) {
 		total, t := p.Ranges(f).Count(), tallies[f]
 		c := addressCount(total, t)
@@ -61,7 +75,6 @@ func poolStatus(pool *v1alpha1.IPPool, others []v1alpha1.IPPool, leases []v1alph
 		} else {
 			out.IPv6 = c
 		}
-		own += t.bound + t.reserved
 		totals, frees = append(totals, total), append(frees, free(total, t))
 		if c.Free == "0" {
 			exhausted = append(exhausted, fmt.Sprintf("no free %s address (%d of %s taken)", f, t.taken, total))
@@ -85,6 +98,9 @@ func poolStatus(pool *v1alpha1.IPPool, others []v1alpha1.IPPool, leases []v1alph
 	return out
 }
 
+// notCounted stands for the numbers of addresses that only another plugin knows.
+const notCounted = "-"
+
 // readiness says whether the pool can give an address of each of its families.
 func readiness(pool *v1alpha1.IPPool, own int64, empty bool, exhausted []string) (metav1.ConditionStatus, string, string) {
 	switch {
@@ -98,6 +114,15 @@ func readiness(pool *v1alpha1.IPPool, own int64, empty bool, exhausted []string)
 		return metav1.ConditionFalse, reasonExhausted, strings.Join(exhausted, "; ")
 	}
 	return metav1.ConditionTrue, reasonServing, "the pool gives out addresses"
+}
+
+// leasesOnly counts a family of a pool whose addresses another plugin chooses; nil if it has no lease.
+func leasesOnly(tallies map[ipam.Family]tally, f ipam.Family) *v1alpha1.AddressCount {
+	t, ok := tallies[f]
+	if !ok {
+		return nil
+	}
+	return &v1alpha1.AddressCount{Total: notCounted, Free: notCounted, Bound: t.bound, Reserved: t.reserved, Quarantined: t.quarantined}
 }
 
 // familiesOf the pool's subnets, a family without any address to give included, unlike Pool.Families.

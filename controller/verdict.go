@@ -8,18 +8,20 @@ import (
 	"github.com/berthdev/berth/api/v1alpha1"
 )
 
-// Verdicts on a bound lease. Only a dead one may be freed; missing metadata means live.
+// Verdicts on a holder of a bound lease, and on the identity of a reserved one. Missing metadata means live.
 //
-//	verdict  meaning                                                    what happens
-//	live     the pod exists, and may run                                nothing
-//	doubt    nothing proves the pod gone, nothing shows it either       kept, counted
-//	dead     the pod object is gone, is another's, or has finished      freed, after a second look and a live one
+//	verdict  meaning                                                          what happens
+//	live     the pod exists, and may run; the identity has not ended          nothing
+//	doubt    nothing proves pod or owner gone, nothing shows them either      kept, counted, told once
+//	dead     the object is gone, is another's, or the pod has finished        given up, after a second look and a live one
+//	over     a time that was agreed on has passed, or the pool is going       given up, after a live look
 type verdict int
 
 const (
 	live verdict = iota
 	doubt
 	dead
+	over
 )
 
 // finding is a verdict and its reason, a word for metrics and events.
@@ -28,7 +30,7 @@ type finding struct {
 	reason  string
 }
 
-// Reasons.
+// Reasons of findings on holders.
 const (
 	podGone      = "PodGone"
 	podReplaced  = "PodReplaced"
@@ -39,14 +41,25 @@ const (
 	nodeNotReady = "NodeNotReady"
 )
 
-// judge a bound lease by the pod of the holder's name (nil: there is none) and by its node (nil: there is none).
+// doubts are what events say of the reasons to keep an address.
+var doubts = map[string]string{
+	noHolder:      "it is bound, and does not say to which pod; delete the lease if you know that nobody uses it",
+	noPodUID:      "nothing shows that pod, nothing proves it gone, since the lease does not have its UID; delete the lease if you know that nobody uses it",
+	noContainers:  "the pod has finished, and does not say that its containers have; it is free once the pod is deleted",
+	nodeNotReady:  "the pod is gone, and its node is not ready, where it may still run; it is free once the node returns, is deleted, or is tainted node.kubernetes.io/out-of-service",
+	noOwnerAPI:    "the API server does not serve the kind of its owner, so nothing proves that gone; set reservedFor on the pool, or delete the lease",
+	noOwnerAnswer: "the API server does not answer for its owner; the log of berth-controller says why",
+	noOwnerKind:   "nothing is known of owners of that kind; set reservedFor on the pool, or delete the lease",
+}
+
+// judge a holder of a bound lease (nil: it names none) by the pod of the holder's name (nil: there is none) and by its node (nil: there
+// is none).
 //
 // A pod object may be gone while its containers run on: whoever deletes a pod by force on a node that answers no more takes its
 // object away, not its interface. So while the node's object exists and the node is not ready, the address is kept; it is freed when
 // the node returns (and its kubelet has ended the pod), when the node's object is deleted, or when somebody vouches for its being
 // down with the taint node.kubernetes.io/out-of-service.
-func judge(l *v1alpha1.IPLease, pod *corev1.Pod, node *corev1.Node) finding {
-	h := l.Spec.Holder
+func judge(h *v1alpha1.LeaseHolder, pod *corev1.Pod, node *corev1.Node) finding {
 	switch {
 	case h == nil || h.Namespace == "" || h.Pod == "":
 		return finding{doubt, noHolder}
@@ -130,7 +143,6 @@ func outOfService(n *corev1.Node) bool {
 	return false
 }
 
-func describe(l *v1alpha1.IPLease) string {
-	h := l.Spec.Holder
-	return fmt.Sprintf("%s of pod %s/%s (%s) on node %s", l.Spec.Address, h.Namespace, h.Pod, h.UID, h.Node)
+func describe(address string, h *v1alpha1.LeaseHolder) string {
+	return fmt.Sprintf("%s of pod %s/%s (%s) on node %s", address, h.Namespace, h.Pod, h.UID, h.Node)
 }

@@ -70,7 +70,7 @@ func TestJudge(t *testing.T) {
 		{"no UID", without(func(h *v1alpha1.LeaseHolder) { h.UID = "" }), nil, ok, finding{doubt, noPodUID}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if got := judge(tc.lease, tc.pod, tc.node); got != tc.want {
+			if got := judge(tc.lease.Spec.Holder, tc.pod, tc.node); got != tc.want {
 				t.Errorf("got %v, want %v", got, tc.want)
 			}
 		})
@@ -98,7 +98,7 @@ func TestStripKeepsWhatJudgeReads(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if a, b := judge(&l, p, n), judge(&l, sp.(*corev1.Pod), sn.(*corev1.Node)); a != b {
+			if a, b := judge(l.Spec.Holder, p, n), judge(l.Spec.Holder, sp.(*corev1.Pod), sn.(*corev1.Node)); a != b {
 				t.Errorf("%s %s: %v before, %v after", p.UID, p.Status.Phase, a, b)
 			}
 			if sp.(*corev1.Pod).Annotations["large"] != "" || sp.(*corev1.Pod).Spec.NodeName != "" {

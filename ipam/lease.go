@@ -125,6 +125,12 @@ func Quarantine(l *v1alpha1.IPLease, p *Pool, a netip.Addr, c v1alpha1.LeaseConf
 	return l
 }
 
+// Unquarantine makes a quarantined address free, and its cooldown begin.
+func Unquarantine(l *v1alpha1.IPLease, now time.Time) {
+	at := metav1.NewTime(now)
+	l.Spec.Phase, l.Spec.ReleasedAt, l.Spec.Conflict = v1alpha1.LeaseReleased, &at, nil
+}
+
 // ofOperator says whether a person has made the reservation, who alone ends it.
 func ofOperator(i *v1alpha1.LeaseIdentity) bool { return i != nil && i.Ends == "" }
 

@@ -226,7 +226,8 @@ type IPPoolStatus struct {
 	IPv4 *AddressCount `json:"ipv4,omitempty"`
 	// IPv6 counts; absent if the pool has no IPv6 subnet.
 	IPv6 *AddressCount `json:"ipv6,omitempty"`
-	// Free and Total are the counts of all families as people read them: "250", or "250 + 2^64" style for dual stack.
+	// Free and Total are the counts of all families as people read them: "250", or "250 + 2^64" style for dual stack; "-" in a pool
+	// with delegate, of which only the other plugin knows them.
 	Free  string `json:"free,omitempty"`
 	Total string `json:"total,omitempty"`
 	// Conditions: Ready (the pool can give addresses), Overlapping (it shares addresses with another pool of its network),
@@ -237,7 +238,8 @@ type IPPoolStatus struct {
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
-// AddressCount counts the addresses of one family. Counts are decimal strings, since an IPv6 subnet exceeds int64.
+// AddressCount counts the addresses of one family. Counts are decimal strings, since an IPv6 subnet exceeds int64. In a pool with
+// delegate they are "-", and a family without lease is absent.
 type AddressCount struct {
 	Total string `json:"total"`
 	Free  string `json:"free"`

@@ -68,7 +68,11 @@ func command(run runFunc) *cobra.Command {
 	f.BoolVar(&cfg.NoLeaderElection, "no-leader-election", false, "run without a leader election lease; only ever as the one process")
 	f.DurationVar(&cfg.Interval, "gc-interval", controller.DefaultInterval, "time between looks at the leases")
 	f.DurationVar(&cfg.ConfirmAfter, "gc-confirm-after", controller.DefaultConfirmAfter,
-		"least time between the first look that finds a pod gone and the one that may free its lease; 15s more than the pod's grace period if that is longer and known")
+		"least time between the first look that finds a pod, or an identity's owner, gone and the one that may give its lease up; 15s more than the pod's grace period if that is longer")
+	f.DurationVar(&cfg.ReserveFor, "reserve-for", controller.DefaultReserveFor,
+		"time for which an address is kept for an identity without object (the annotation berth.dev/identity), in pools without reservedFor")
+	f.DurationVar(&cfg.QuarantineFor, "quarantine-for", controller.DefaultQuarantineFor,
+		"time for which nobody else must have answered for a quarantined address before it is given out again")
 	f.DurationVar(&cfg.ForgetAfter, "forget-after", controller.DefaultForgetAfter,
 		"time after its release at which a lease, which remembers its last holder, is deleted")
 	return cmd
@@ -82,6 +86,10 @@ func check(cfg controller.Config) error {
 		return errors.New("--gc-confirm-after must be more than 0: a lease is never freed at first sight")
 	case cfg.ForgetAfter < 0:
 		return errors.New("--forget-after must not be negative")
+	case cfg.ReserveFor < 0:
+		return errors.New("--reserve-for must not be negative")
+	case cfg.QuarantineFor <= 0:
+		return errors.New("--quarantine-for must be more than 0: an address is never given out while somebody else answers for it")
 	}
 	return nil
 }
