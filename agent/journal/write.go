@@ -1,0 +1,233 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// ErrNotWritten: a change is known to this process, but not in the file; it is gone with the process.
+var ErrNotWritten = errors.New("the journal cannot be written")
+
+const (
+	// idle is how long a change that nobody waits for may wait for another one to be written with.
+	idle = 200 * time.Millisecond
+	// again is the time between attempts at a new file, after one that cannot be written.
+	again = 10 * time.Second
+)
+
+// begin a change: it is known at once, and in the file when wait returns.
+func (j *Journal) begin(do func(*state)) (wait func() error) {
+	if j.file == "" {
+		return func() error { return nil }
+	}
+	j.change(do)
+	done := make(chan error, 1)
+	select {
+	case j.wanted <- done:
+	case <-j.end:
+	}
+	return func() error {
+		select {
+		case err := <-done:
+			return err
+		case <-j.done:
+		}
+		select {
+		case err := <-done: // by its last commit
+			return err
+		default:
+			return fmt.Errorf("%w: it is closed", ErrNotWritten)
+		}
+	}
+}
+
+// lazily make a change that may be lost with the process: it is one that the API tells again.
+func (j *Journal) lazily(do func(*state)) {
+	if j.file == "" {
+		return
+	}
+	j.change(do)
+	select {
+	case j.lazy <- struct{}{}:
+	default: // somebody has said so already
+	}
+}
+
+func (j *Journal) change(do func(*state)) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	do(j.state)
+}
+
+// write the changes until Close. Those that come while a transaction is under way share the next, so that many ADDs at once cost few
+// fsyncs, and a single one waits for nobody.
+func (j *Journal) write() {
+	defer close(j.done)
+	var timer <-chan time.Time
+	for {
+		var waiting []chan error
+		select {
+		case <-j.end:
+			j.commit(j.rest(nil))
+			j.close()
+			return
+		case done := <-j.wanted:
+			waiting = append(waiting, done)
+		case <-j.lazy:
+			if timer == nil {
+				timer = time.After(idle)
+			}
+			continue
+		case <-timer:
+		}
+		timer = nil
+		j.commit(j.rest(waiting))
+	}
+}
+
+// rest are all that wait by now.
+func (j *Journal) rest(waiting []chan error) []chan error {
+	for {
+		select {
+		case done := <-j.wanted:
+			waiting = append(waiting, done)
+		default:
+			return waiting
+		}
+	}
+}
+
+// commit what is not in the file yet, and tell those who wait.
+func (j *Journal) commit(waiting []chan error) {
+	err := j.flush()
+	for _, done := range waiting {
+		done <- err
+	}
+}
+
+// flush what is not in the file yet. A file that cannot be written is set aside at once, since what it says is no longer true: an
+// agent that read it after a restart would give away addresses that were released meanwhile.
+func (j *Journal) flush() error {
+	values, err := j.unwritten()
+	if err != nil || len(values) == 0 {
+		return err
+	}
+	if j.db != nil {
+		var broken bool
+		if broken, err = j.update(values); err == nil {
+			return nil
+		}
+		j.markAll()
+		j.log.Error("the journal cannot be written; it is set aside, and another begun", "file", j.file, "err", err)
+		if !broken {
+			j.close()
+		}
+		j.db = nil // a broken one keeps its mapping until the process ends: closing it would wait for its transaction
+		if aside, err := setAside(j.file); err != nil {
+			j.log.Error("the journal cannot be set aside; remove the file by hand, or repair the disk", "file", j.file, "err", err)
+		} else {
+			j.log.Error("journal set aside", "file", j.file, "as", aside)
+		}
+	} else if time.Now().Before(j.nextTry) {
+		j.markAll()
+		return fmt.Errorf("%w: %s, tried a moment ago; see the agent's log", ErrNotWritten, j.file)
+	}
+	j.nextTry = time.Now().Add(again)
+	db, openErr := create(j.file)
+	if openErr != nil {
+		return fmt.Errorf("%w: %w", ErrNotWritten, errors.Join(err, openErr))
+	}
+	j.db = db
+	j.markAll()
+	if values, err = j.unwritten(); err == nil {
+		_, err = j.update(values)
+	}
+	if err != nil {
+		j.close()
+		j.markAll()
+		return fmt.Errorf("%w: %w", ErrNotWritten, err)
+	}
+	return nil
+}
+
+// markAll records as not in the file.
+func (j *Journal) markAll() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for k := range j.state.entries {
+		j.state.dirty[record{bucketEntries, k}] = true
+	}
+	for id := range j.state.releases {
+		j.state.dirty[record{bucketReleases, id}] = true
+	}
+	j.state.dirty[record{bucketNode, keyPrefixes}] = true
+}
+
+// unwritten are the records to write, nil for those that are no more. They count as written from now on.
+func (j *Journal) unwritten() (map[record][]byte, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	values := make(map[record][]byte, len(j.state.dirty))
+	for r := range j.state.dirty {
+		value, err := j.state.encode(r)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrNotWritten, err)
+		}
+		values[r] = value
+	}
+	clear(j.state.dirty)
+	return values, nil
+}
+
+// update the file in one transaction. broken: bbolt itself has panicked, or the mapping has faulted (an I/O error, a file cut short by
+// others), and its locks are as they are.
+func (j *Journal) update(values map[record][]byte) (broken bool, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			broken, err = true, fmt.Errorf("bbolt: %v", p)
+		}
+	}()
+	return false, j.db.Update(func(tx *bbolt.Tx) error {
+		for r, value := range values {
+			b := tx.Bucket([]byte(r.bucket))
+			var err error
+			if value == nil {
+				err = b.Delete([]byte(r.key))
+			} else {
+				err = b.Put([]byte(r.key), value)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (j *Journal) close() {
+	if j.db == nil {
+		return
+	}
+	if err := j.db.Close(); err != nil {
+		j.log.Warn("close the journal", "file", j.file, "err", err)
+	}
+	j.db = nil
+}
+
+// Close writes what is left and gives up the lock of the file.
+func (j *Journal) Close() {
+	if j.file == "" {
+		return
+	}
+	select {
+	case <-j.end:
+	default:
+		close(j.end)
+	}
+	<-j.done
+}
