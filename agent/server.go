@@ -27,7 +27,7 @@ func (a *Agent) serve(ctx context.Context) error {
 	}
 	mux := http.NewServeMux()
 	for path, verb := range map[string]verb{
-		delegate.PathAdd:    func(c call) (any, error) { return a.add(c) },
+		delegate.PathAdd:    a.addInVersion,
 		delegate.PathDel:    func(c call) (any, error) { return nothing{}, a.del(c) },
 		delegate.PathCheck:  func(c call) (any, error) { return nothing{}, a.check(c) },
 		delegate.PathGC:     func(c call) (any, error) { return nothing{}, a.gc(c) },
@@ -62,6 +62,15 @@ type call struct {
 type verb func(call) (any, error)
 
 type nothing struct{}
+
+// addInVersion answers in the version that the configuration asks for: the plugin prints it as it is.
+func (a *Agent) addInVersion(c call) (any, error) {
+	res, err := a.add(c)
+	if err != nil {
+		return nil, err
+	}
+	return delegate.InVersionOf(c.Config, res)
+}
 
 // aliveTimeout bounds how long the socket may take to say anything.
 const aliveTimeout = 5 * time.Second
@@ -114,9 +123,15 @@ func (a *Agent) handle(w http.ResponseWriter, r *http.Request, verb verb) {
 	} else {
 		a.metrics.request(r.URL.Path, "0", begin)
 	}
+	body, err := json.Marshal(answer)
+	if err != nil {
+		a.log.Error("answer", "verb", r.URL.Path, "err", err)
+		body, code = []byte("{}"), http.StatusInternalServerError // which the plugin calls malformed
+	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", fmt.Sprint(len(body)))
 	w.WriteHeader(code)
-	if err := json.NewEncoder(w).Encode(answer); err != nil {
+	if _, err := w.Write(body); err != nil {
 		a.log.Warn("answer not delivered", "verb", r.URL.Path, "err", err)
 	}
 }

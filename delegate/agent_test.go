@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
 	"github.com/berthdev/berth/delegate"
 )
 
@@ -18,7 +20,6 @@ import (
 var binaries string
 
 func TestMain(m *testing.M) {
-	delegate.BePanickingPlugin() // does not return if this process is asked to be one
 	dir, err := os.MkdirTemp("", "berth-delegate-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -64,8 +65,32 @@ type call struct {
 	delegate.Request
 }
 
-// newAgent serves on a socket of its own until the test ends. Answer gives the HTTP status and the body.
+// newAgent serves on a socket of its own until the test ends. Answer gives the HTTP status and the body; a result of version 1.1.0 is
+// given in the version asked for.
 func newAgent(t testing.TB, answer func(path string, req delegate.Request) (int, string)) *agent {
+	return newRawAgent(t, func(path string, req delegate.Request) (int, string) {
+		status, body := answer(path, req)
+		if path != delegate.PathAdd || status != 200 {
+			return status, body
+		}
+		r, err := types100.NewResult([]byte(body))
+		if err != nil {
+			t.Errorf("the fake agent's result: %v", err)
+			return status, body
+		}
+		versioned, err := delegate.InVersionOf(req.Config, r.(*types100.Result))
+		if err != nil {
+			t.Errorf("the fake agent's result: %v", err)
+		}
+		out, err := json.Marshal(versioned)
+		if err != nil {
+			t.Errorf("the fake agent's result: %v", err)
+		}
+		return status, string(out)
+	})
+}
+
+func newRawAgent(t testing.TB, answer func(path string, req delegate.Request) (int, string)) *agent {
 	t.Helper()
 	// Not t.TempDir, whose names may exceed the 107 bytes of a socket's path.
 	dir, err := os.MkdirTemp("", "berth-agent-")

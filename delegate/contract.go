@@ -1,10 +1,11 @@
-// Package delegate is the CNI side of Berth: the verbs of the plugin, the network configuration it is given, and the
-// contract between the plugin and the node agent.
+// Package delegate is the CNI side of Berth: the contract between the plugin, which is package plugin below, and the node agent, and the
+// network configuration that the plugin hands on.
 //
-// The contract is HTTP/1.1 with JSON bodies over a unix socket that only root may open. Each verb is a POST of a Request:
+// The contract is HTTP with JSON bodies over a unix socket that only root may open. Each verb is a POST of a Request:
 //
 //	path        answers 200 with                        may fail with (CNI error codes, CNI spec "Error")
-//	/v1/add     a CNI result, version 1.1.0             7 bad configuration, 11 try again later, 100–103 below
+//	/v1/add     a CNI result, of the cniVersion of the  7 bad configuration, 11 try again later, 100–103 below
+//	            configuration, which is printed as it is
 //	/v1/del     {}; not found is success                7, 11
 //	/v1/check   {}                                      7, 11, 105 the lease is not this sandbox's
 //	/v1/status  {}                                      50 the agent cannot serve
@@ -32,18 +33,21 @@ import (
 	"encoding/json"
 
 	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/berthdev/berth/delegate/plugin"
 )
 
-// DefaultSocket is where the agent serves, unless the network configuration says otherwise ("socket" in its ipam section).
-const DefaultSocket = "/run/berth/agent.sock"
-
-// The paths of the verbs.
+// What the plugin knows, too.
 const (
-	PathAdd    = "/v1/add"
-	PathDel    = "/v1/del"
-	PathCheck  = "/v1/check"
-	PathStatus = "/v1/status"
-	PathGC     = "/v1/gc"
+	DefaultSocket = plugin.DefaultSocket
+
+	PathAdd    = plugin.PathAdd
+	PathDel    = plugin.PathDel
+	PathCheck  = plugin.PathCheck
+	PathStatus = plugin.PathStatus
+	PathGC     = plugin.PathGC
+
+	CodeNotAvailable = plugin.CodeNotAvailable
 )
 
 // CNI error codes of Berth's own. Codes from 100 are free for plugins (CNI spec 1.1.0, section "Error").
@@ -53,8 +57,6 @@ const (
 	CodeAddressTaken uint = 102 // the address asked for is held by another
 	CodeBadRequest   uint = 103 // an annotation or CNI argument is malformed or contradicts another
 	CodeNotBound     uint = 105 // CHECK: the lease is absent or another sandbox's
-
-	CodeNotAvailable uint = 50 // STATUS: cannot serve ADD (types.ErrTryAgainLater is 11)
 )
 
 // Request is what the plugin tells the agent: the CNI parameters as they came, and what it saw in the pod's namespace.

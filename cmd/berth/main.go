@@ -1,23 +1,13 @@
-// Berth is the CNI IPAM plugin. It asks the node's berth-agent for addresses; all of its logic is in package delegate.
+// Berth is the CNI IPAM plugin. It asks the node's berth-agent for addresses; all of its logic is in package delegate/plugin.
 package main
 
 import (
-	"fmt"
 	"os"
-	"runtime/debug"
 
-	"github.com/berthdev/berth/delegate"
+	"github.com/berthdev/berth/delegate/plugin"
 )
 
 // version is set at link time.
 var version = "dev"
 
-func main() {
-	debug.SetGCPercent(-1) // it lives for one request and ends before it has garbage worth collecting
-	if err := delegate.Main("CNI IPAM plugin berth " + version); err != nil {
-		if printErr := err.Print(); printErr != nil {
-			fmt.Fprintln(os.Stderr, err)
-		}
-		os.Exit(1)
-	}
-}
+func main() { os.Exit(plugin.Main("CNI IPAM plugin berth " + version)) }

@@ -1,7 +1,6 @@
-package delegate
+package plugin
 
 import (
-	"net"
 	"runtime"
 	"unsafe"
 
@@ -26,18 +25,36 @@ func readMAC(netns, ifName string) (mac string) {
 		// One link is asked for: net.InterfaceByName would have the kernel list all.
 		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCGIFHWADDR, uintptr(unsafe.Pointer(&req)))
 		if errno == 0 && req.family == unix.ARPHRD_ETHER {
-			mac = net.HardwareAddr(req.addr[:6]).String()
+			mac = hex(req.addr[:6])
 		}
 	})
 	return mac
 }
 
+func hex(mac []byte) string {
+	var out []byte
+	for i, b := range mac {
+		if i > 0 {
+			out = append(out, ':')
+		}
+		out = append(out, "0123456789abcdef"[b>>4], "0123456789abcdef"[b&15])
+	}
+	return string(out)
+}
+
+// namespaces says whether a network namespace is there, and whether it is the plugin's own.
+func namespaces(netns string) (there, own bool) {
+	var a, b unix.Stat_t
+	if netns == "" || unix.Stat("/proc/thread-self/ns/net", &a) != nil || unix.Stat(netns, &b) != nil {
+		return false, false
+	}
+	return true, a.Dev == b.Dev && a.Ino == b.Ino
+}
+
 // setLinkDown takes a link of another network namespace down, if either is there. It does nothing in the caller's own namespace:
 // there the name may be that of the node's own link.
 func setLinkDown(netns, ifName string) {
-	var own, other unix.Stat_t
-	if unix.Stat("/proc/thread-self/ns/net", &own) != nil || unix.Stat(netns, &other) != nil ||
-		own.Dev == other.Dev && own.Ino == other.Ino {
+	if there, own := namespaces(netns); !there || own {
 		return
 	}
 	inNamespace(netns, func() {
@@ -76,8 +93,8 @@ func useTentative(netns, ifName string) {
 }
 
 // inNamespace runs f in another network namespace, if that is there. It takes the calling thread there and back, since starting
-// another takes longer than what f does. If there is no way back the thread is never unlocked; skel then finds itself in the pod's
-// namespace and fails.
+// another takes longer than what f does. If there is no way back the thread is never unlocked, and stays in the pod's namespace, where
+// the socket of the agent is the same.
 func inNamespace(netns string, f func()) {
 	if netns == "" {
 		return
