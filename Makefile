@@ -2,6 +2,7 @@
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 IMAGE   ?= docker.io/berthdev/berth:dev
+N       ?= 100000
 LAB_DIR ?= $(CURDIR)/.lab
 FUZZTIME ?= 30s
 LDFLAGS := -s -w -X main.version=$(VERSION)
@@ -12,7 +13,7 @@ CRDS := $(addprefix api/v1alpha1/crds/berth.dev_,ippools.yaml ipleases.yaml)
 GENERATED = api/v1alpha1/zz_generated.deepcopy.go $(CRDS) deploy/install.yaml $(wildcard bpf/*_bpfe[lb].go bpf/*_bpfe[lb].o)
 
 .DEFAULT_GOAL := help
-.PHONY: help build image generate generate-check lint deps test test-unit test-api test-e2e fuzz bench demo demo-down lab lab-down clean
+.PHONY: help build image generate generate-check lint deps test test-unit test-api test-hammer test-e2e fuzz hammer bench demo demo-down lab lab-down clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,7 +46,7 @@ lint: bin/golangci-lint ## golangci-lint, all clean
 deps: ## install what is missing of Debian or Ubuntu packages
 	scripts/deps.sh
 
-test: deps generate-check lint test-unit test-api test-e2e ## everything, the cluster tests included
+test: deps generate-check lint test-unit test-api test-hammer test-e2e ## everything, the cluster tests included
 
 test-unit: ## unit tests, and those in network namespaces
 	go test -race $$(go list ./... | grep -v /tests/e2e)
@@ -54,6 +55,12 @@ test-unit: ## unit tests, and those in network namespaces
 
 test-api: deps bin/lab ## tests against a real kube-apiserver and etcd
 	scripts/test-api.sh $(LAB_DIR)
+
+test-hammer: deps bin/lab ## a short make hammer
+	go run ./tests/hammer -n 1500 -lab-dir $(LAB_DIR)
+
+hammer: deps bin/lab ## random operations and faults on agents and a real API server; N= operations, HAMMER_FLAGS= more
+	go run ./tests/hammer -n $(N) -lab-dir $(LAB_DIR) $(HAMMER_FLAGS)
 
 test-e2e: deps image bin/lab ## tests on the two-node lab
 	go test -count=1 -timeout 30m ./tests/e2e/...

@@ -52,7 +52,8 @@ type Config struct {
 
 	Log *slog.Logger
 
-	manyInProcess bool // in tests: the names of controllers are unique per process
+	// ManyInProcess lets several run in one process, one after the other too, as in tests: else the names of controllers are unique.
+	ManyInProcess bool
 }
 
 // Defaults of the times in Config.
@@ -128,7 +129,7 @@ func options(cfg Config, log logr.Logger) ctrl.Options {
 				&corev1.Node{}: {Transform: stripNode},
 			},
 		},
-		Controller: config.Controller{SkipNameValidation: &cfg.manyInProcess},
+		Controller: config.Controller{SkipNameValidation: &cfg.ManyInProcess},
 	}
 	for _, d := range []struct {
 		from time.Duration
