@@ -17,6 +17,7 @@ import (
 	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/delegate"
 	"github.com/berthdev/berth/ipam"
+	"github.com/berthdev/berth/ipam/store"
 	"github.com/berthdev/berth/nad"
 )
 
@@ -89,9 +90,12 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 	if s := pod.Spec.TerminationGracePeriodSeconds; s != nil {
 		holder.GracePeriodSeconds = *s
 	}
+	if err := a.pools.known(c); err != nil {
+		return nil, err
+	}
 	claimant := claimantOf(pod, holder, ask)
 	target.Kept = a.store.Kept(claimant)
-	t := &transaction{Agent: a, pod: pod, claimant: claimant, own: own}
+	t := &transaction{Agent: a, pod: pod, claimant: claimant, own: own, kept: target.Kept}
 	plan, err := t.plan(ask, target)
 	if err != nil {
 		return nil, err
@@ -137,7 +141,8 @@ type transaction struct {
 	*Agent
 	pod      *corev1.Pod
 	claimant ipam.Claimant
-	own      []*v1alpha1.IPLease // held by the interface before
+	own      []*v1alpha1.IPLease   // held by the interface before
+	kept     map[netip.Addr]string // kept for the pod's identity before
 
 	leases  []*v1alpha1.IPLease // what the interface gets, IPv4 first in each pool
 	pools   []*ipam.Pool        // of leases, by index
@@ -178,7 +183,7 @@ func (t *transaction) run(ctx context.Context, plan [][]ipam.Option) error {
 				served = true
 				break
 			}
-			if !errors.Is(err, ipam.ErrExhausted) && !errors.Is(err, ipam.ErrTaken) && !errors.Is(err, ipam.ErrNoPool) {
+			if !givesWay(err) {
 				return err
 			}
 			full = append(full, err)
@@ -188,6 +193,11 @@ func (t *transaction) run(ctx context.Context, plan [][]ipam.Option) error {
 		}
 	}
 	return t.dropRest(ctx)
+}
+
+// givesWay says whether an option that failed leaves room for the next. Where the way back of its claims has failed, too, it does not.
+func givesWay(err error) bool {
+	return (errors.Is(err, ipam.ErrExhausted) || errors.Is(err, ipam.ErrTaken) || errors.Is(err, ipam.ErrNoPool)) && !errors.Is(err, store.ErrUnavailable)
 }
 
 // serve all picks of an option, or none.
@@ -207,7 +217,7 @@ func (t *transaction) serve(ctx context.Context, o ipam.Option) error {
 		all.isNew = append(all.isNew, c.isNew...)
 	}
 	if err != nil {
-		return errors.Join(err, t.release(ctx, all.isNew))
+		return errors.Join(err, t.release(ctx, all.isNew, t.back))
 	}
 	t.claimed = append(t.claimed, all.isNew...)
 	for _, l := range all.leases {
@@ -256,14 +266,18 @@ func (t *transaction) claimPair(ctx context.Context, o ipam.Option) func(int) (c
 			return claims{}, fmt.Errorf("lease %s: %w", first.Name, err)
 		}
 		pick := ipam.Pick{Family: ipam.IPv6, Address: o.Pool.Partner(addr)}
-		second, err := t.keepOwn(ctx, o.Pool, pick)
-		if err != nil || second != nil {
-			return claims{leases: []*v1alpha1.IPLease{first, second}}, err
+		// What the interface got before the pool was paired it keeps, though it is no pair.
+		for _, held := range []ipam.Pick{pick, {Family: ipam.IPv6}} {
+			second, err := t.keepOwn(ctx, o.Pool, held)
+			if err != nil || second != nil {
+				return claims{leases: []*v1alpha1.IPLease{first, second}}, err
+			}
 		}
 		if err := t.mayClaim(ctx, o); err != nil {
 			return claims{}, err
 		}
-		if second, err = t.store.Claim(ctx, o.Pool, pick, t.claimant); err != nil {
+		second, err := t.store.Claim(ctx, o.Pool, pick, t.claimant)
+		if err != nil {
 			return claims{}, err
 		}
 		return claims{[]*v1alpha1.IPLease{first, second}, []*v1alpha1.IPLease{second}}, nil
@@ -298,7 +312,7 @@ func (t *transaction) keepOwn(ctx context.Context, p *ipam.Pool, pick ipam.Pick)
 	return nil, nil
 }
 
-// dropRest frees what the interface held and no longer gets.
+// dropRest frees what the interface held and no longer gets, nor its identity.
 func (t *transaction) dropRest(ctx context.Context) error {
 	var rest []*v1alpha1.IPLease
 	for _, l := range t.own {
@@ -306,12 +320,21 @@ func (t *transaction) dropRest(ctx context.Context) error {
 			rest = append(rest, l)
 		}
 	}
-	return t.giveUp(ctx, rest)
+	return t.giveUp(ctx, rest, t.store.Drop)
 }
 
 // undo what was claimed.
 func (t *transaction) undo(ctx context.Context) error {
-	return t.giveUp(ctx, t.claimed)
+	return t.giveUp(ctx, t.claimed, t.back)
+}
+
+// back gives up a lease that was claimed in vain. It is kept for the pod's identity if it was before; one that the identity has never
+// used is not, else pods that cannot start would use up a pool. The pod's next sandbox finds it as the one it had last.
+func (t *transaction) back(ctx context.Context, l *v1alpha1.IPLease) error {
+	if a, err := netip.ParseAddr(l.Spec.Address); err == nil && t.kept[a] != "" {
+		return t.store.Release(ctx, l)
+	}
+	return t.store.Drop(ctx, l)
 }
 
 // all errors in one line.
@@ -324,10 +347,10 @@ func all(errs []error) error {
 }
 
 // release leases even if ctx has ended.
-func (a *Agent) release(ctx context.Context, leases []*v1alpha1.IPLease) error {
+func (a *Agent) release(ctx context.Context, leases []*v1alpha1.IPLease, free func(context.Context, *v1alpha1.IPLease) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
-	return a.sideBySide(len(leases), func(i int) error { return a.store.Release(ctx, leases[i]) })
+	return a.sideBySide(len(leases), func(i int) error { return free(ctx, leases[i]) })
 }
 
 // sideBySide does n writes at once, and waits for all: one failure must not leave another write in doubt. The last, which is mostly

@@ -34,6 +34,7 @@ func claimantOf(pod *corev1.Pod, holder v1alpha1.LeaseHolder, ask nad.Ask) ipam.
 		}
 	}
 	group, _, _ := strings.Cut(owner.APIVersion, "/")
+	c.Migrates = owner.Kind == v1alpha1.IdentityVM && group == "kubevirt.io" && pod.Labels[migrationLabel] != ""
 	switch {
 	case ask.Claim != "":
 		identity.Kind, identity.Name = v1alpha1.IdentityIPAMClaim, ask.Claim
@@ -43,7 +44,6 @@ func claimantOf(pod *corev1.Pod, holder v1alpha1.LeaseHolder, ask nad.Ask) ipam.
 		identity.Kind, identity.Name, identity.UID, identity.Pod = owner.Kind, owner.Name, owner.UID, pod.Name
 	case owner.Kind == v1alpha1.IdentityVM && group == "kubevirt.io":
 		identity.Kind, identity.Name, identity.UID = owner.Kind, owner.Name, owner.UID
-		c.Migrates = pod.Labels[migrationLabel] != ""
 	default:
 		return c
 	}

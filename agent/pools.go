@@ -166,3 +166,15 @@ func (p *pools) wait(ctx context.Context, pool *ipam.Pool) error {
 	}
 	return nil
 }
+
+// known waits until the leases of all pools that are followed are, so that what is kept for a pod is found, in whichever pool.
+func (p *pools) known(ctx context.Context) error {
+	for slices.ContainsFunc(p.store.Pools(), func(pool string) bool { return !p.store.Followed(pool) }) {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: the leases of this node's pools are not yet known; try again", store.ErrUnavailable)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return nil
+}

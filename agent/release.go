@@ -12,16 +12,18 @@ import (
 
 	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/delegate"
+	"github.com/berthdev/berth/ipam"
 )
 
 // del frees what an interface of a sandbox holds. Nothing held is success. Only leases that name this very sandbox are freed, so a
 // late DEL of an old sandbox does no harm to the pod's new one.
 func (a *Agent) del(c call) error {
 	defer a.lock.lock(c.ContainerID, c.IfName)()
-	return a.giveUp(c, a.store.HeldBySandbox(c.ContainerID, c.IfName))
+	return a.giveUp(c, a.store.HeldBySandbox(c.ContainerID, c.IfName), a.store.Release)
 }
 
-func (a *Agent) giveUp(ctx context.Context, leases []*v1alpha1.IPLease) error {
+// giveUp leases by one of the store's ways to release one.
+func (a *Agent) giveUp(ctx context.Context, leases []*v1alpha1.IPLease, free func(context.Context, *v1alpha1.IPLease) error) error {
 	if len(leases) == 0 {
 		return nil
 	}
@@ -29,7 +31,7 @@ func (a *Agent) giveUp(ctx context.Context, leases []*v1alpha1.IPLease) error {
 	if err := a.path.Detach(context.WithoutCancel(ctx), a.endpoints(leases...)...); err != nil {
 		a.log.Warn("service path of a deleted pod", "err", err) // it is mended by the next reconciliation
 	}
-	if err := a.release(ctx, leases); err != nil {
+	if err := a.release(ctx, leases, free); err != nil {
 		return err
 	}
 	for _, l := range leases {
@@ -106,7 +108,7 @@ func (a *Agent) gc(c call) error {
 	}
 	var errs []error
 	for _, l := range a.store.Bound() {
-		h := l.Spec.Holder
+		h := ipam.HolderOn(l, a.cfg.NodeName)
 		if h.Attachment != conf.Name {
 			continue
 		}
@@ -124,7 +126,7 @@ func (a *Agent) gc(c call) error {
 
 // collect a lease twice found without a sandbox, if its pod is gone.
 func (a *Agent) collect(ctx context.Context, l *v1alpha1.IPLease) error {
-	h := l.Spec.Holder
+	h := ipam.HolderOn(l, a.cfg.NodeName)
 	if h.UID == "" {
 		return nil // who it is for is not known: live
 	}
@@ -134,7 +136,7 @@ func (a *Agent) collect(ctx context.Context, l *v1alpha1.IPLease) error {
 	}
 	defer a.lock.lock(h.ContainerID, h.Interface)()
 	a.log.Info("free an address without a sandbox", "address", l.Spec.Address, "pod", h.Namespace+"/"+h.Pod)
-	return a.giveUp(ctx, []*v1alpha1.IPLease{l})
+	return a.giveUp(ctx, []*v1alpha1.IPLease{l}, a.store.Release)
 }
 
 // apart is how long two observations must lie apart.

@@ -35,6 +35,8 @@ func (c Claimant) Is(i *v1alpha1.LeaseIdentity) bool {
 		return i.Name == c.Holder.Pod
 	case i.Pod != "" && i.UID == "":
 		return i.Pod == c.Holder.Pod && c.Names[i.Kind] == i.Name
+	case i.Kind == v1alpha1.IdentityVM && i.UID == "":
+		return c.Names[i.Kind] == i.Name
 	}
 	own := c.Identity
 	return own != nil && i.Kind == own.Kind && i.Name == own.Name && i.Pod == own.Pod &&
@@ -46,9 +48,15 @@ func (c Claimant) Free(l *v1alpha1.IPLease) bool {
 	return l.Spec.Phase == v1alpha1.LeaseReleased || l.Spec.Phase == v1alpha1.LeaseReserved && c.May(l.Spec.Identity)
 }
 
-// Shares says whether the claimant may hold the lease beside its holder: its virtual machine migrates from there.
+// Shares says whether the claimant may hold the lease beside its holder: its virtual machine migrates from there, which is another
+// node. By whichever identity the machine has the address, this pod could not be if the machine did not run.
 func (c Claimant) Shares(l *v1alpha1.IPLease) bool {
-	i := l.Spec.Identity
-	return c.Migrates && l.Spec.Phase == v1alpha1.LeaseBound && c.Is(i) && i.Kind == v1alpha1.IdentityVM && i.UID == c.Identity.UID &&
-		l.Spec.Holder != nil && l.Spec.Holder.UID != c.Holder.UID && (l.Spec.Next == nil || l.Spec.Next.UID == c.Holder.UID)
+	i, h, next := l.Spec.Identity, l.Spec.Holder, l.Spec.Next
+	switch {
+	case !c.Migrates, l.Spec.Phase != v1alpha1.LeaseBound, h == nil, !c.Is(i):
+		return false
+	case i.Kind == v1alpha1.IdentityVM && i.UID != "" && i.UID != c.Identity.UID: // an earlier start of the machine
+		return false
+	}
+	return h.UID != c.Holder.UID && h.Node != c.Holder.Node && (next == nil || next.UID == c.Holder.UID)
 }

@@ -53,7 +53,7 @@ func NewLease(p *Pool, a netip.Addr, c Claimant, now time.Time) *v1alpha1.IPLeas
 	return l
 }
 
-// Bind gives a free lease to c, or a bound one of its identity whose holder is gone. An operator's reservation stays one.
+// Bind gives a free lease to c, or a bound one of its identity whose holder is gone. An operator's reservation for c stays one.
 func Bind(l *v1alpha1.IPLease, p *Pool, c Claimant, now time.Time) {
 	at := metav1.NewTime(now)
 	holder := c.Holder
@@ -61,7 +61,7 @@ func Bind(l *v1alpha1.IPLease, p *Pool, c Claimant, now time.Time) {
 	l.Spec.Phase = v1alpha1.LeaseBound
 	l.Spec.Holder, l.Spec.Next = &holder, nil
 	l.Spec.BoundAt, l.Spec.ReleasedAt, l.Spec.Conflict = &at, nil, nil
-	if !ofOperator(l.Spec.Identity) {
+	if !ofOperator(l.Spec.Identity) || !c.May(l.Spec.Identity) {
 		l.Spec.Identity = nil
 		if p.Keeps() && c.Identity != nil {
 			identity := *c.Identity
@@ -103,6 +103,15 @@ func Release(l *v1alpha1.IPLease, h *v1alpha1.LeaseHolder, now time.Time) {
 		l.Spec.Phase, l.Spec.ReleasedAt = v1alpha1.LeaseReleased, &at
 	}
 	label(l)
+}
+
+// Drop takes the lease from the sandbox that h names, and keeps it for nobody but whom a person has named: the identity has not come to
+// use the address, or has another by now.
+func Drop(l *v1alpha1.IPLease, h *v1alpha1.LeaseHolder, now time.Time) {
+	Release(l, h, now)
+	if l.Spec.Phase == v1alpha1.LeaseReserved && !ofOperator(l.Spec.Identity) {
+		Unreserve(l, now)
+	}
 }
 
 // Unreserve gives up a Reserved lease whose identity has ended.

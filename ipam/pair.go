@@ -45,17 +45,18 @@ func (p *Pool) Partner(a netip.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
-// together replaces what is asked of a paired pool by IPv4 addresses, whose partners come with them; false if addresses asked for
-// together are no pair.
+// together replaces what is asked of a paired pool by IPv4 addresses, whose partners come with them; false if there is no pair in it.
 func (p *Pool) together(asked Asked) (Asked, bool) {
 	if !p.paired {
 		return asked, true
 	}
 	all, oneOf := p.first(asked.All), p.first(asked.OneOf)
-	if len(all) > 1 {
-		return asked, false
+	if of(IPv4, asked.OneOf) != nil && of(IPv6, asked.OneOf) != nil { // then both of a pair must be among them
+		oneOf = slices.DeleteFunc(oneOf, func(a netip.Addr) bool {
+			return !slices.Contains(asked.OneOf, a) || !slices.Contains(asked.OneOf, p.Partner(a))
+		})
 	}
-	return Asked{all, oneOf}, true
+	return Asked{all, oneOf}, len(all) <= 1 && (len(oneOf) > 0 || len(asked.OneOf) == 0)
 }
 
 // first of the pair of each address, each once.

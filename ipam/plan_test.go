@@ -58,6 +58,9 @@ func text(plan [][]Option) string {
 				if p.Address.IsValid() {
 					s = p.Address.String()
 				}
+				for i, a := range p.OneOf {
+					s += []string{":", "|"}[min(i, 1)] + a.String()
+				}
 				picks = append(picks, s)
 			}
 			s := fmt.Sprintf("%s(%s)", o.Pool.Name, strings.Join(picks, " "))

@@ -12,9 +12,10 @@ import (
 )
 
 const (
-	bound    = v1alpha1.LeaseBound
-	released = v1alpha1.LeaseReleased
-	reserved = v1alpha1.LeaseReserved
+	bound       = v1alpha1.LeaseBound
+	released    = v1alpha1.LeaseReleased
+	reserved    = v1alpha1.LeaseReserved
+	quarantined = v1alpha1.LeaseQuarantined
 )
 
 func TestNext(t *testing.T) {

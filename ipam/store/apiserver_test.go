@@ -140,6 +140,9 @@ func (w *world) reserve(a string, phase v1alpha1.LeasePhase) *v1alpha1.IPLease {
 	w.Helper()
 	l := &v1alpha1.IPLease{ObjectMeta: metav1.ObjectMeta{Name: ipam.LeaseName(w.network, netip.MustParseAddr(a))}}
 	l.Spec.Network, l.Spec.Address, l.Spec.Phase = w.network, a, phase
+	if phase == v1alpha1.LeaseQuarantined {
+		l.Spec.Conflict = &v1alpha1.LeaseConflict{MAC: "02:00:00:00:00:99", SeenAt: metav1.Now()}
+	}
 	l, err := w.leases.Create(w.Context(), l, metav1.CreateOptions{})
 	if err != nil {
 		w.Fatal(err)

@@ -57,6 +57,7 @@ func (s *Store) Claim(ctx context.Context, pool *ipam.Pool, pick ipam.Pick, c ip
 // ClaimPair claims an IPv4 address of a paired pool and its partner. The lease of the IPv4 address is the lock of both, so the partner
 // is claimed after it: two claims of one pair cannot each take a half.
 func (s *Store) ClaimPair(ctx context.Context, pool *ipam.Pool, pick ipam.Pick, c ipam.Claimant) ([]*v1alpha1.IPLease, error) {
+	kept := s.Kept(c)
 	for {
 		first, err := s.Claim(ctx, pool, pick, c)
 		if err != nil {
@@ -70,7 +71,11 @@ func (s *Store) ClaimPair(ctx context.Context, pool *ipam.Pool, pick ipam.Pick, 
 		if err == nil {
 			return []*v1alpha1.IPLease{first, second}, nil
 		}
-		if back := s.Release(context.WithoutCancel(ctx), first); back != nil {
+		undo := s.Drop
+		if _, ok := kept[a]; ok {
+			undo = s.Release
+		}
+		if back := undo(context.WithoutCancel(ctx), first); back != nil {
 			return nil, errors.Join(err, back)
 		}
 		if !errors.Is(err, ipam.ErrTaken) || pick.Address.IsValid() {
@@ -138,8 +143,7 @@ var (
 // gone; or beside it, where a virtual machine migrates. nil, nil: the address is the identity's no longer.
 func (s *Store) takeOver(ctx context.Context, pool *ipam.Pool, a netip.Addr, c ipam.Claimant) (*v1alpha1.IPLease, error) {
 	name := ipam.LeaseName(pool.Network, a)
-	ctx, cancel := context.WithTimeout(ctx, heldPatience)
-	defer cancel()
+	patience := time.After(heldPatience)
 	var proof time.Time // of the next look for it
 	for {
 		l := s.get(name)
@@ -175,12 +179,18 @@ func (s *Store) takeOver(ctx context.Context, pool *ipam.Pool, a netip.Addr, c i
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%w: address %s of this pod's %s %q is %s, and nothing proves that pod gone; it is given once the pod's "+
-				"interface is deleted, or its node is deleted or tainted node.kubernetes.io/out-of-service",
-				ipam.ErrHeld, a, l.Spec.Identity.Kind, l.Spec.Identity.Name, heldBy(l))
+			return nil, stillHeld(a, l)
+		case <-patience:
+			return nil, stillHeld(a, l)
 		case <-time.After(heldLook):
 		}
 	}
+}
+
+func stillHeld(a netip.Addr, l *v1alpha1.IPLease) error {
+	return fmt.Errorf("%w: address %s of this pod's %s %q is %s, and nothing proves that pod gone; it is given once the pod's "+
+		"interface is deleted, or its node is deleted or tainted node.kubernetes.io/out-of-service",
+		ipam.ErrHeld, a, l.Spec.Identity.Kind, l.Spec.Identity.Name, heldBy(l))
 }
 
 // gone says whether all holders of a lease are.

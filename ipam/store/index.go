@@ -93,6 +93,17 @@ func (x *index) intend(l *v1alpha1.IPLease) {
 	x.set(l)
 }
 
+// settle takes note of a lease as the API server has it, where this node had intended it otherwise: its holder has asked, so it is not
+// carried out. If it yet should be, then the watch tells, or the holder's next write of this version.
+func (x *index) settle(l *v1alpha1.IPLease) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if old := x.leases[l.Name]; x.intended[l.Name] && old.ResourceVersion == l.ResourceVersion {
+		delete(x.intended, l.Name)
+		x.set(l)
+	}
+}
+
 func (x *index) set(l *v1alpha1.IPLease) {
 	x.users.move(x.leases[l.Name], l)
 	if old := x.leases[l.Name]; old != nil {
@@ -158,7 +169,7 @@ func (x *index) refresh(name string) {
 type choice struct {
 	address netip.Addr
 	lease   *v1alpha1.IPLease // to be updated; nil: to be created
-	// held: the lease is bound to an earlier holder of the claimant's identity, and nothing is in flight yet.
+	// held: the lease is bound, or being given, to another holder of the claimant's identity; this choice has put nothing in flight.
 	held bool
 	// early is how much of its cooldown the address had still to go.
 	early time.Duration
@@ -199,13 +210,11 @@ func (x *index) begin(pool *ipam.Pool, pick ipam.Pick, c ipam.Claimant, seed uin
 	}
 	name := ipam.LeaseName(pool.Network, a)
 	out := choice{address: a, lease: x.leases[name]}
-	if l := out.lease; l != nil {
-		if out.held = l.Spec.Phase == v1alpha1.LeaseBound; out.held {
-			return out, nil
-		}
-		if !asked {
-			out.early = pool.Cooldown - now.Sub(releasedAt(l))
-		}
+	if out.held = x.inFlight[name] || out.lease != nil && out.lease.Spec.Phase == v1alpha1.LeaseBound; out.held {
+		return out, nil
+	}
+	if u := x.useOf(s, a); !asked && u.phase == v1alpha1.LeaseReleased {
+		out.early = pool.Cooldown - now.Sub(u.at)
 	}
 	x.inFlight[name] = true
 	x.refresh(name)
@@ -216,18 +225,39 @@ func (x *index) begin(pool *ipam.Pool, pick ipam.Pick, c ipam.Claimant, seed uin
 // still holds.
 func (x *index) kept(s *space, pick ipam.Pick, c ipam.Claimant) (netip.Addr, bool) {
 	var best *v1alpha1.IPLease
+	var at netip.Addr
 	for _, l := range x.keptBy(c) {
-		a, err := netip.ParseAddr(l.Spec.Address)
-		if err == nil && l.Spec.Network == s.pool.Network && l.Spec.Pool == s.pool.Name && pick.Allows(a) && !x.inFlight[l.Name] &&
-			(best == nil || prefer(l, best)) {
-			best = l
+		if a, ok := x.offered(s, l, c); ok && pick.Allows(a) && (best == nil || prefer(l, best)) {
+			best, at = l, a
 		}
 	}
-	if best == nil {
+	return at, best != nil
+}
+
+// offered is the address to claim for a lease that is kept for c, if the pool gives it out: in a paired pool the IPv4 address, if
+// nobody else has its partner. One that is in flight is only to be waited for, and only where it is the identity's alone.
+func (x *index) offered(s *space, l *v1alpha1.IPLease, c ipam.Claimant) (netip.Addr, bool) {
+	a, err := netip.ParseAddr(l.Spec.Address)
+	if err != nil || l.Spec.Network != s.pool.Network || l.Spec.Pool != "" && l.Spec.Pool != s.pool.Name || !s.pool.Contains(a) {
 		return netip.Addr{}, false
 	}
-	a, _ := netip.ParseAddr(best.Spec.Address)
-	return a, true
+	if s.pairs != nil {
+		partner := s.pool.Partner(a)
+		other := x.leases[ipam.LeaseName(s.pool.Network, partner)]
+		if other != nil && !c.Free(other) && !earlier(other, c) && !samePod(other, c.Holder) {
+			return netip.Addr{}, false
+		}
+		if !a.Is4() {
+			a = partner
+		}
+	}
+	name := ipam.LeaseName(s.pool.Network, a)
+	return a, !x.inFlight[name] || x.leases[name] != nil && c.Is(x.leases[name].Spec.Identity)
+}
+
+// earlier says whether an earlier pod holds the lease by the claimant's very identity.
+func earlier(l *v1alpha1.IPLease, c ipam.Claimant) bool {
+	return l.Spec.Phase == v1alpha1.LeaseBound && c.Is(l.Spec.Identity) && !samePod(l, c.Holder)
 }
 
 // keptBy returns the leases that are Reserved for the claimant, or bound to an earlier holder of its very identity.
@@ -236,7 +266,7 @@ func (x *index) keptBy(c ipam.Claimant) []*v1alpha1.IPLease {
 	for _, k := range claimantKeys(c) {
 		for name := range x.keyed[k] {
 			l := x.leases[name]
-			if c.Free(l) || c.Is(l.Spec.Identity) && l.Spec.Phase == v1alpha1.LeaseBound && !samePod(l, c.Holder) {
+			if c.Free(l) && l.Spec.Phase == v1alpha1.LeaseReserved || earlier(l, c) {
 				out = append(out, l)
 			}
 		}

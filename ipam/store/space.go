@@ -45,12 +45,20 @@ func (x *index) fill(s *space, name string) {
 	if s.pairs == nil || !s.pool.Contains(a) {
 		return
 	}
-	partner := s.pool.Partner(a)
-	both := worse(x.use(name), x.use(ipam.LeaseName(s.pool.Network, partner)))
+	both := x.useOf(s, a)
 	if !a.Is4() {
-		a = partner
+		a = s.pool.Partner(a)
 	}
 	put(s.pairs, a, both)
+}
+
+// useOf an address, or of the pair that it is of in a paired pool.
+func (x *index) useOf(s *space, a netip.Addr) use {
+	u := x.use(ipam.LeaseName(s.pool.Network, a))
+	if s.pairs != nil {
+		u = worse(u, x.use(ipam.LeaseName(s.pool.Network, s.pool.Partner(a))))
+	}
+	return u
 }
 
 // use of an address; phase "" is none.

@@ -58,8 +58,12 @@ func New(client *v1alpha1.LeaseClient, node string, hooks Hooks, now func() time
 func (s *Store) Verify(ctx context.Context, l *v1alpha1.IPLease) (*v1alpha1.IPLease, error) {
 	h := ipam.HolderOn(l, s.node)
 	now, err := s.learn(ctx, l.Name)
-	if err != nil || now == nil || h == nil || !ipam.SameSandbox(now, h.ContainerID, h.Interface) {
+	if err != nil || now == nil || h == nil {
 		return nil, err
+	}
+	if !ipam.SameSandbox(now, h.ContainerID, h.Interface) {
+		s.index.settle(now)
+		return nil, nil
 	}
 	return now, nil
 }
@@ -93,13 +97,22 @@ func samePod(l *v1alpha1.IPLease, holder v1alpha1.LeaseHolder) bool {
 
 // Release takes a lease from a sandbox of this node that has given it up. If another sandbox holds it by now, nothing is done.
 func (s *Store) Release(ctx context.Context, l *v1alpha1.IPLease) error {
+	return s.release(ctx, l, ipam.Release)
+}
+
+// Drop is Release of an address that is not kept for the holder's identity, see ipam.Drop.
+func (s *Store) Drop(ctx context.Context, l *v1alpha1.IPLease) error {
+	return s.release(ctx, l, ipam.Drop)
+}
+
+func (s *Store) release(ctx context.Context, l *v1alpha1.IPLease, free func(*v1alpha1.IPLease, *v1alpha1.LeaseHolder, time.Time)) error {
 	h := ipam.HolderOn(l, s.node)
 	if h == nil {
 		return nil
 	}
 	for {
 		n := l.DeepCopy()
-		ipam.Release(n, h, s.now())
+		free(n, h, s.now())
 		n, err := s.update(ctx, n)
 		switch {
 		case err == nil:
