@@ -5,6 +5,7 @@
 #include "config.h"
 #include "endpoints.h"
 #include "prefixes.h"
+#include "sightings.h"
 
 static inline struct address arp_address(const __u16 *field)
 {
@@ -28,6 +29,7 @@ static inline enum reason judge_arp(struct __sk_buff *skb)
 	} *in = frame(skb, sizeof(*in)), out;
 	struct address target, source;
 	enum reason refused;
+	int is_request;
 
 	if (!in)
 		return DROP_TRUNCATED;
@@ -36,15 +38,19 @@ static inline enum reason judge_arp(struct __sk_buff *skb)
 	// The kernel revalidates a neighbour by unicast before it broadcasts.
 	if (!is_group_mac(in->eth.dst) && !same_mac(in->eth.dst, config.mac))
 		return DROP_WRONG_MAC;
+	is_request = in->arp.operation == bpf_htons(ARP_REQUEST);
+	source = arp_address(in->arp.sender);
+	// Who asks uses an address as well as who answers or announces itself. A probe (RFC 5227) is of none yet.
+	if ((is_request || in->arp.operation == bpf_htons(ARP_REPLY)) && source.word[3])
+		sight(&source, in->arp.sender_mac);
 	// No replies: the host's neighbours on vmac are permanent, it asks for none.
-	if (in->arp.operation != bpf_htons(ARP_REQUEST))
+	if (!is_request)
 		return DROP_ARP_OTHER;
 
 	target = arp_address(in->arp.target);
 	if (!same_address(&target, &config.gateway4) && !is_node_address(&target))
 		return DROP_ARP_OTHER;
 	// A probe asks whether the address is free (RFC 5227). An answer would tell a pod that its own address is taken.
-	source = arp_address(in->arp.sender);
 	if (!source.word[3])
 		return DROP_ARP_PROBE;
 	// Other nodes' pods ask too, and have a vmac of their own that answers.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/ringbuf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -30,6 +31,7 @@ type Steer struct {
 	mode string
 	maps programMaps
 
+	reader   *ringbuf.Reader           // of the map sightings
 	programs map[string]ebpf.ProgramID // by the hook's name
 
 	mu sync.Mutex // held to change maps
@@ -77,6 +79,14 @@ func attach(cfg Config) (_ *Steer, err error) {
 			return nil, err
 		}
 	}
+	if s.reader, err = ringbuf.NewReader(s.maps.Sightings); err != nil {
+		return nil, fmt.Errorf("sightings: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.reader.Close())
+		}
+	}()
 	hooks := hooks(cfg, objects.programPrograms)
 	for _, h := range hooks {
 		info, err := h.program.Info()
@@ -169,6 +179,7 @@ func each(hooks []hook, do func(hook) error) error {
 	return nil
 }
 
+// byName are the maps that outlive the programs. What belongs to sightings does not: a new agent wants to hear all of them.
 func (s *Steer) byName() map[string]*ebpf.Map {
 	return map[string]*ebpf.Map{
 		programMapEndpoints: s.maps.Endpoints,
@@ -232,8 +243,8 @@ func (p pins) hold(name string, m *ebpf.Map) (bool, error) {
 // Mode is "tcx" or "clsact".
 func (s *Steer) Mode() string { return s.mode }
 
-// Close releases the descriptors. All stays attached and pinned.
-func (s *Steer) Close() error { return s.maps.Close() }
+// Close releases the descriptors, and ends ReadSighting. All stays attached and pinned.
+func (s *Steer) Close() error { return errors.Join(s.reader.Close(), s.maps.Close()) }
 
 // Remove detaches and unpins, and closes.
 func (s *Steer) Remove() error {

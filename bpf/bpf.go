@@ -22,6 +22,16 @@
 // Fragments pass by their addresses, as whatever else has an IP header. A question from a link-local address is judged by
 // its MAC, which has to be some pod's. An answer that could not be written is drop_write_failed.
 //
+// Whatever becomes of it, ARP and ND also tell who uses which address:
+//
+//	frame                                                   address         MAC
+//	ARP question or answer, but for a probe                 the sender's    the sender's
+//	neighbour solicitation, but from ::                     the source      the frame's source
+//	neighbour advertisement                                 the target      the frame's source
+//
+// Such a sighting goes to user space, by a ring buffer, if the address is watched (SyncWatched) and not an endpoint with that
+// very MAC: once in half a minute, and no more than 128 a second of all. IP never comes by there.
+//
 // The program guard is on the parent's egress, where all that a pod broadcasts goes by:
 //
 //	frame                                                   verdict   counted as

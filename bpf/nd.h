@@ -5,6 +5,7 @@
 #include "config.h"
 #include "endpoints.h"
 #include "prefixes.h"
+#include "sightings.h"
 
 enum {
 	ND_END = ETH_LEN + sizeof(struct ipv6) + sizeof(struct nd),
@@ -43,6 +44,38 @@ static inline __u16 advertisement_checksum(struct advertisement *out)
 	sum = (sum & 0xffff) + (sum >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
 	return ~sum;
+}
+
+// sight_nd looks at who sends a solicitation, or for what address an advertisement is. Its MAC is the frame's source: the link-layer
+// options say the same, and would have to be searched for.
+static inline void sight_nd(struct __sk_buff *skb, __u32 len)
+{
+	struct ethernet *eth = frame(skb, ND_END);
+	struct address address;
+	struct ipv6 *ip;
+	struct nd *nd;
+
+	if (!eth || len < sizeof(*nd))
+		return;
+	ip = (void *)eth + ETH_LEN;
+	nd = (void *)(ip + 1);
+	// RFC 4861, 7.1.1 and 7.1.2.
+	if (nd->code || ip->hop_limit != 255 || !(is_group_mac(eth->dst) || same_mac(eth->dst, config.mac)))
+		return;
+	if (nd->type == ND_SOLICITATION) {
+		address = ip->src;
+	} else if (nd->type == ND_ADVERTISEMENT) {
+		struct address dst = ip->dst;
+
+		address = nd->target;
+		if (nd->flags & bpf_htonl(ND_FLAG_SOLICITED) && is_multicast(&dst))
+			return;
+	} else {
+		return;
+	}
+	// Duplicate address detection is of an address that nobody uses yet.
+	if (!is_low(&address))
+		sight(&address, eth->src);
 }
 
 static inline enum reason judge_nd(struct __sk_buff *skb, __u8 type, __u32 len)

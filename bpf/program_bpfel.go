@@ -50,6 +50,10 @@ const (
 	programMapEndpoints = "endpoints"
 	programMapMacs      = "macs"
 	programMapPrefixes  = "prefixes"
+	programMapSeen      = "seen"
+	programMapSightings = "sightings"
+	programMapTelling   = "telling"
+	programMapWatched   = "watched"
 	programProgGuard    = "guard"
 	programProgSteer    = "steer"
 	programVarConfig    = "config"
@@ -109,6 +113,10 @@ type programMapSpecs struct {
 	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
 	Macs      *ebpf.MapSpec `ebpf:"macs"`
 	Prefixes  *ebpf.MapSpec `ebpf:"prefixes"`
+	Seen      *ebpf.MapSpec `ebpf:"seen"`
+	Sightings *ebpf.MapSpec `ebpf:"sightings"`
+	Telling   *ebpf.MapSpec `ebpf:"telling"`
+	Watched   *ebpf.MapSpec `ebpf:"watched"`
 }
 
 // programVariableSpecs contains global variables before they are loaded into the kernel.
@@ -142,6 +150,10 @@ type programMaps struct {
 	Endpoints *ebpf.Map `ebpf:"endpoints"`
 	Macs      *ebpf.Map `ebpf:"macs"`
 	Prefixes  *ebpf.Map `ebpf:"prefixes"`
+	Seen      *ebpf.Map `ebpf:"seen"`
+	Sightings *ebpf.Map `ebpf:"sightings"`
+	Telling   *ebpf.Map `ebpf:"telling"`
+	Watched   *ebpf.Map `ebpf:"watched"`
 }
 
 func (m *programMaps) Close() error {
@@ -150,6 +162,10 @@ func (m *programMaps) Close() error {
 		m.Endpoints,
 		m.Macs,
 		m.Prefixes,
+		m.Seen,
+		m.Sightings,
+		m.Telling,
+		m.Watched,
 	)
 }
 

@@ -72,6 +72,9 @@ func newBench(t testing.TB, endpoints []Endpoint, prefixes map[netip.Prefix]Clas
 	if err := b.SyncPrefixes(prefixes); err != nil {
 		t.Fatal(err)
 	}
+	if err := b.SyncWatched(knownWatched); err != nil {
+		t.Fatal(err)
+	}
 	return b
 }
 

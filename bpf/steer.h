@@ -72,14 +72,18 @@ static inline enum reason judge_ipv6(struct __sk_buff *skb)
 
 	if (ip->next_header == IPPROTO_ICMPV6) {
 		struct nd *nd;
+		__u8 type;
 
 		eth = frame(skb, ETH_LEN + sizeof(struct ipv6) + 4);
 		if (!eth || len < 4)
 			return DROP_MALFORMED;
 		ip = (void *)eth + ETH_LEN;
 		nd = (void *)(ip + 1);
-		if (is_nd(nd->type))
-			return judge_nd(skb, nd->type, len);
+		type = nd->type;
+		if (is_nd(type)) {
+			sight_nd(skb, len);
+			return judge_nd(skb, type, len);
+		}
 	}
 
 	if (!same_mac(eth->dst, config.mac))
