@@ -112,12 +112,17 @@ func desiredRoutes(addrs map[netip.Addr]mac, own []ownAddress, parentIndex int) 
 }
 
 // desiredGroups are the multicast groups that vmac must be a member of: macvlan does not pass it a neighbour solicitation
-// for an address whose solicited-node group it has not joined.
-func desiredGroups(own []ownAddress) map[mac]bool {
+// for an address whose solicited-node group it has not joined. Those for routers are from everybody who uses an address.
+func desiredGroups(own []ownAddress, routers []netip.Addr) map[mac]bool {
 	groups := map[mac]bool{solicitedNode(bpf.Gateway6): true}
 	for _, o := range own {
 		if o.Addr().Is6() {
 			groups[solicitedNode(o.Addr())] = true
+		}
+	}
+	for _, r := range routers {
+		if r.Is6() {
+			groups[solicitedNode(r)] = true
 		}
 	}
 	return groups

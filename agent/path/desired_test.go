@@ -213,8 +213,9 @@ func TestGroups(t *testing.T) {
 	if diff := cmp.Diff(map[mac]bool{{0x33, 0x33, 0xff, 0, 0, 1}: true}, got); diff != "" || err != nil {
 		t.Error(diff, err)
 	}
-	want := map[mac]bool{{0x33, 0x33, 0xff, 0, 0, 1}: true, {0x33, 0x33, 0xff, 0, 0, 0x11}: true}
-	if diff := cmp.Diff(want, desiredGroups([]ownAddress{own(2, "2001:db8::11/64"), own(2, "10.0.0.1/8")})); diff != "" {
+	want := map[mac]bool{{0x33, 0x33, 0xff, 0, 0, 1}: true, {0x33, 0x33, 0xff, 0, 0, 0x11}: true, {0x33, 0x33, 0xff, 0, 0, 5}: true}
+	routers := []netip.Addr{netip.MustParseAddr("fe80::5"), netip.MustParseAddr("10.0.0.254")}
+	if diff := cmp.Diff(want, desiredGroups([]ownAddress{own(2, "2001:db8::11/64"), own(2, "10.0.0.1/8")}, routers)); diff != "" {
 		t.Error(diff)
 	}
 }

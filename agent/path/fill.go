@@ -35,6 +35,7 @@ func (p *Path) fill(v *vmac) error {
 			v.up = true
 		}
 	}
+	note(v.program.SyncWatched(p.watched[v.parent].Addresses))
 	note(p.fillGroups(v))
 	note(fillAddresses(v.index, addrs, p.synced, p.k.neighbours, p.k.setNeighbour, p.k.deleteNeighbour))
 	routes := desiredRoutes(addrs, p.own, v.parentIndex)
@@ -47,7 +48,7 @@ func (p *Path) fillGroups(v *vmac) error {
 	if err != nil {
 		return err
 	}
-	set, remove := difference(desiredGroups(p.own), actual, compareMAC)
+	set, remove := difference(desiredGroups(p.own, p.watched[v.parent].Routers), actual, compareMAC)
 	errs := []error{}
 	for _, g := range set {
 		errs = append(errs, p.k.joinGroup(v.name, g))

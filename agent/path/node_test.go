@@ -42,12 +42,14 @@ type request struct {
 	Endpoints []Endpoint
 	Prefixes  Prefixes
 	Addresses []netip.Addr
+	Watched   map[string]Watched
 }
 
 type response struct {
 	Err      string
 	Steered  []netip.Prefix
 	Counters map[string]map[string]uint64
+	Sighted  []Sighting
 	Took     time.Duration
 }
 
@@ -60,6 +62,8 @@ func agentMain(config string) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	p := New(cfg, log)
+	seen := make(chan Sighting, 1000)
+	p.OnSighting(func(s Sighting) { seen <- s })
 	running := sync.WaitGroup{}
 	in, out := json.NewDecoder(bufio.NewReader(os.Stdin)), json.NewEncoder(os.Stdout)
 	for {
@@ -102,6 +106,15 @@ func agentMain(config string) error {
 			_, err = p.turn(true)
 		case "steered":
 			res.Steered = p.Steered()
+		case "watch":
+			p.SetWatched(req.Watched)
+			_, err = p.turn(false)
+		case "sighted": // since the last time
+			for len(seen) > 0 {
+				res.Sighted = append(res.Sighted, <-seen)
+			}
+		case "sightings":
+			res.Counters, err = p.Sightings()
 		case "counters":
 			res.Counters, err = p.Counters()
 		case "cleanup":

@@ -55,6 +55,9 @@ type Path struct {
 	log  *slog.Logger
 	kick chan struct{}            // wakes Run
 	mine atomic.Pointer[interest] // which links' events matter
+	see  func(Sighting)           // nil: nobody is told
+
+	listeners sync.WaitGroup // to programs
 
 	mu         sync.Mutex
 	k          *kernel
@@ -62,8 +65,9 @@ type Path struct {
 	changed    bool      // prefixes changed since the last reconciliation
 	synced     bool      // desired is complete, so that what is not in it may go
 	desired    endpoints
-	multihomed []netip.Addr     // sorted
-	vmacs      map[string]*vmac // by parent
+	multihomed []netip.Addr       // sorted
+	watched    map[string]Watched // by parent
+	vmacs      map[string]*vmac   // by parent
 	own        []ownAddress
 	strays     []netlink.Addr // addresses on vmacs
 	watching   bool           // own is kept fresh by events
@@ -200,25 +204,9 @@ func (p *Path) Steered() []netip.Prefix {
 	return steered(prefixes, p.own)
 }
 
-// Counters are packets by reason, by the name of the vmac.
-func (p *Path) Counters() (map[string]map[string]uint64, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	all := map[string]map[string]uint64{}
-	var errs []error
-	for _, v := range p.vmacs {
-		counters, err := v.program.Counters()
-		if err != nil {
-			errs = append(errs, fmt.Errorf("counters of %q: %w", v.name, err))
-			continue
-		}
-		all[v.name] = counters
-	}
-	return all, errors.Join(errs...)
-}
-
 // Close lets go of descriptors. The path lives on.
 func (p *Path) Close() error {
+	defer p.listeners.Wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var errs []error

@@ -15,6 +15,9 @@ type program interface {
 	PutEndpoint(bpf.Endpoint) error
 	DeleteEndpoint(netip.Addr) error
 	SyncPrefixes(map[netip.Prefix]bpf.Class) error
+	SyncWatched([]netip.Prefix) error
+	ReadSighting() (bpf.Sighting, error)
+	Sightings() (map[string]uint64, error)
 	Counters() (map[string]uint64, error)
 	Mode() string
 	Attached() (bool, error)

@@ -100,7 +100,7 @@ func (p *Path) ensure(parentName string, mend bool) (*vmac, error) {
 		}
 		v = &vmac{name: link.Attrs().Name, parent: parentName, parentIndex: parent.Attrs().Index}
 		v.index, v.mac = link.Attrs().Index, mac(link.Attrs().HardwareAddr)
-		if v.program, err = attachProgram(p.cfg, v); err != nil {
+		if v.program, err = p.attachProgram(v); err != nil {
 			return nil, err
 		}
 		p.log.Info("vmac", "link", v.name, "parent", parentName, "mac", v.mac, "adopted", !created, "attached by", v.program.Mode())
@@ -122,7 +122,7 @@ func (p *Path) mendProgram(v *vmac) error {
 		return nil
 	}
 	p.log.Warn("the program of a vmac is not as it was left; attaching it anew", "link", v.name, "parent", v.parent, "err", err)
-	program, err := attachProgram(p.cfg, v)
+	program, err := p.attachProgram(v)
 	if err != nil {
 		return err
 	}
