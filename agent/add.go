@@ -105,6 +105,7 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 	}
 	steer := parent != "" && t.steers(ask)
 	if parent != "" {
+		a.clash.attached(parent)
 		if err := a.path.Attach(c, a.endpoints(t.leases...)...); err != nil && steer {
 			return nil, errors.Join(fmt.Errorf("service path: %w", err), t.undo(c))
 		} else if err != nil {

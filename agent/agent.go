@@ -53,7 +53,10 @@ type servicePath interface {
 	Attach(context.Context, ...path.Endpoint) error
 	Detach(context.Context, ...path.Endpoint) error
 	Sync(context.Context, []path.Endpoint) error
+	OnSighting(func(path.Sighting))
+	SetWatched(map[string]path.Watched)
 	Steered() []netip.Prefix
+	Sightings() (map[string]map[string]uint64, error)
 	Counters() (map[string]map[string]uint64, error)
 }
 
@@ -72,6 +75,7 @@ type Agent struct {
 	nads    nadclient.Interface
 	lost    workqueue.TypedInterface[*v1alpha1.IPLease] // leases that this node holds no longer
 	suspect *suspects                                   // what GC has once found without a sandbox
+	clash   *conflicts                                  // addresses that others use
 	ready   chan struct{}                               // closed once leases, pools and pods are known and the path is in step
 
 	startEvents func(context.Context) error
@@ -123,6 +127,8 @@ func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*
 	a.store = store.New(leases, cfg.NodeName, hooks, cfg.Now, log)
 	a.pools = newPools(poolClient, a.pods, a.store, log)
 	a.network = newNetwork(client, a.pods, cfg, a.path.SetPrefixes, log)
+	a.clash = newConflicts(a)
+	a.path.OnSighting(a.clash.see)
 	return a, nil
 }
 
@@ -138,6 +144,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.start(ctx) })
 	g.Go(func() error { return a.onceReady(ctx, a.leavePath) })
 	g.Go(func() error { return a.onceReady(ctx, a.followMisplaced) })
+	g.Go(func() error { return a.onceReady(ctx, a.clash.watch) })
+	g.Go(func() error { return a.onceReady(ctx, a.clash.run) })
 	return g.Wait()
 }
 

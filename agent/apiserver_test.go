@@ -328,6 +328,8 @@ type fakePath struct {
 	synced    []path.Endpoint
 	steered   []netip.Prefix
 	onAttach  func() error // nil: success
+	see       func(path.Sighting)
+	watched   map[string]path.Watched
 }
 
 func newFakePath() *fakePath {
@@ -340,6 +342,17 @@ func (f *fakePath) SetMultihomed([]netip.Addr)    {}
 func (f *fakePath) Steered() []netip.Prefix       { return f.steered }
 func (f *fakePath) Counters() (map[string]map[string]uint64, error) {
 	return map[string]map[string]uint64{"vmac2": {"steered": 7}}, nil
+}
+
+func (f *fakePath) Sightings() (map[string]map[string]uint64, error) {
+	return map[string]map[string]uint64{"vmac2": {"told": 3}}, nil
+}
+func (f *fakePath) OnSighting(see func(path.Sighting)) { f.see = see }
+
+func (f *fakePath) SetWatched(w map[string]path.Watched) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.watched = w
 }
 
 func (f *fakePath) setOnAttach(do func() error) {

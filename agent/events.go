@@ -24,14 +24,19 @@ func (a *Agent) event(pod *corev1.Pod, reason, note string) {
 	if pod == nil {
 		return
 	}
-	if len(note) > maxNote {
-		note = note[:maxNote-3]
-		for !utf8.ValidString(note) {
-			note = note[:len(note)-1]
-		}
-		note += "..."
+	a.events.Eventf(pod, nil, corev1.EventTypeWarning, reason, "AssignAddress", "%s", shortened(note))
+}
+
+// shortened to what the API takes, between letters.
+func shortened(note string) string {
+	if len(note) <= maxNote {
+		return note
 	}
-	a.events.Eventf(pod, nil, corev1.EventTypeWarning, reason, "AssignAddress", "%s", note)
+	note = note[:maxNote-3]
+	for !utf8.ValidString(note) {
+		note = note[:len(note)-1]
+	}
+	return note + "..."
 }
 
 // podOf a request whose configuration cannot be read, if the arguments tell; nil if not.

@@ -21,6 +21,9 @@ const (
 	MetricCollisions = "berth_claim_collisions_total"       // claims that met another holder and took the next address
 	MetricEarly      = "berth_addresses_reused_early_total" // given out before their cooldown was over, for want of others
 	MetricPackets    = "berth_path_packets_total"           // by vmac and verdict
+	MetricSightings  = "berth_path_sightings_total"         // by vmac and outcome: users of watched addresses
+	MetricConflicts  = "berth_conflicts_total"              // written down by this node, by what the address was
+	MetricLimited    = "berth_conflicts_limited_total"      // not written down: too many
 )
 
 type metrics struct {
@@ -29,6 +32,8 @@ type metrics struct {
 	duration   *prometheus.HistogramVec
 	collisions prometheus.Counter
 	early      prometheus.Counter
+	conflicts  *prometheus.CounterVec
+	limited    prometheus.Counter
 }
 
 func newMetrics(p servicePath, log *slog.Logger) *metrics {
@@ -42,8 +47,13 @@ func newMetrics(p servicePath, log *slog.Logger) *metrics {
 			Help: "Claims that met another holder and took the next address."}),
 		early: prometheus.NewCounter(prometheus.CounterOpts{Name: MetricEarly,
 			Help: "Addresses given out before their cooldown was over, since no other was free."}),
+		conflicts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: MetricConflicts,
+			Help: "Address conflicts that this node has written into leases, by what the address was."}, []string{"address"}),
+		limited: prometheus.NewCounter(prometheus.CounterOpts{Name: MetricLimited,
+			Help: "Address conflicts that were not written down, since there were too many."}),
 	}
-	m.registry.MustRegister(m.requests, m.duration, m.collisions, m.early, packets{p, log},
+	m.registry.MustRegister(m.requests, m.duration, m.collisions, m.early, m.conflicts, m.limited,
+		counted{packetsDesc, p.Counters, log}, counted{sightingsDesc, p.Sightings, log},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -54,24 +64,28 @@ func (m *metrics) request(verbPath, code string, begin time.Time) {
 	m.duration.WithLabelValues(verb).Observe(time.Since(begin).Seconds())
 }
 
-// packets reads the counters of the programs on vmac when asked.
-type packets struct {
-	path servicePath
+// counted reads counters of the programs on vmacs when asked.
+type counted struct {
+	desc *prometheus.Desc // labels: vmac, and what is counted
+	read func() (map[string]map[string]uint64, error)
 	log  *slog.Logger
 }
 
-var packetsDesc = prometheus.NewDesc(MetricPackets, "Packets seen by the program on vmac, by its verdict.", []string{"vmac", "verdict"}, nil)
+var (
+	packetsDesc   = prometheus.NewDesc(MetricPackets, "Packets seen by the program on vmac, by its verdict.", []string{"vmac", "verdict"}, nil)
+	sightingsDesc = prometheus.NewDesc(MetricSightings, "Users of pools' addresses heard by the program on vmac, by what became of the news.", []string{"vmac", "outcome"}, nil)
+)
 
-func (p packets) Describe(ch chan<- *prometheus.Desc) { ch <- packetsDesc }
+func (c counted) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
 
-func (p packets) Collect(ch chan<- prometheus.Metric) {
-	all, err := p.path.Counters()
+func (c counted) Collect(ch chan<- prometheus.Metric) {
+	all, err := c.read()
 	if err != nil {
-		p.log.Warn("packet counters", "err", err)
+		c.log.Warn("counters of programs", "err", err)
 	}
 	for vmac, counters := range all {
-		for verdict, n := range counters {
-			ch <- prometheus.MustNewConstMetric(packetsDesc, prometheus.CounterValue, float64(n), vmac, verdict)
+		for what, n := range counters {
+			ch <- prometheus.MustNewConstMetric(c.desc, prometheus.CounterValue, float64(n), vmac, what)
 		}
 	}
 }

@@ -18,5 +18,8 @@ func (noPath) SetMultihomed([]netip.Addr)                                 {}
 func (noPath) Attach(context.Context, ...path.Endpoint) error             { return nil }
 func (noPath) Detach(context.Context, ...path.Endpoint) error             { return nil }
 func (noPath) Sync(context.Context, []path.Endpoint) error                { return nil }
+func (noPath) SetWatched(map[string]path.Watched)                         {}
+func (noPath) OnSighting(func(path.Sighting))                             {}
 func (noPath) Steered() []netip.Prefix                                    { return nil }
+func (noPath) Sightings() (counts map[string]map[string]uint64, _ error)  { return nil, nil }
 func (noPath) Counters() (counters map[string]map[string]uint64, _ error) { return nil, nil }
