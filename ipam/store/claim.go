@@ -15,23 +15,29 @@ import (
 // Claim an address for c: the one asked for, one of those asked for, or one of pool's choice. The errors are ipam.ErrExhausted,
 // ipam.ErrTaken, ipam.ErrHeld and ErrUnavailable.
 func (s *Store) Claim(ctx context.Context, pool *ipam.Pool, pick ipam.Pick, c ipam.Claimant) (*v1alpha1.IPLease, error) {
+	listed := false
+	return s.claim(ctx, pool, pick, c, &listed)
+}
+
+// claim lists the pool's leases once before it says that none is free: listed says that this was done.
+func (s *Store) claim(ctx context.Context, pool *ipam.Pool, pick ipam.Pick, c ipam.Claimant, listed *bool) (*v1alpha1.IPLease, error) {
 	if pick.Address.IsValid() {
 		return s.claimAsked(ctx, pool, pick.Address, c)
 	}
 	seed := ipam.Seed(s.node, string(c.Holder.UID), c.Holder.Interface)
-	for listed := false; ; {
+	for {
 		choice, err := s.index.begin(pool, pick, c, seed, s.now())
 		switch {
 		case err == nil:
 		case !errors.Is(err, ipam.ErrExhausted) && !errors.Is(err, ipam.ErrTaken):
 			return nil, err
-		case listed:
+		case *listed:
 			return nil, s.none(pool, pick, err)
 		default:
 			if err := s.relist(ctx, pool.Name); err != nil {
 				return nil, err
 			}
-			listed = true
+			*listed = true
 			continue
 		}
 		var l *v1alpha1.IPLease
@@ -57,9 +63,9 @@ func (s *Store) Claim(ctx context.Context, pool *ipam.Pool, pick ipam.Pick, c ip
 // ClaimPair claims an IPv4 address of a paired pool and its partner. The lease of the IPv4 address is the lock of both, so the partner
 // is claimed after it: two claims of one pair cannot each take a half.
 func (s *Store) ClaimPair(ctx context.Context, pool *ipam.Pool, pick ipam.Pick, c ipam.Claimant) ([]*v1alpha1.IPLease, error) {
-	kept := s.Kept(c)
+	kept, listed := s.Kept(c), false // a list forgets what was met beside the pool, so only one, lest the same half be met for ever
 	for {
-		first, err := s.Claim(ctx, pool, pick, c)
+		first, err := s.claim(ctx, pool, pick, c, &listed)
 		if err != nil {
 			return nil, err
 		}

@@ -27,3 +27,11 @@ var noHooks = Hooks{
 	Early:     func(*v1alpha1.IPLease, time.Duration) {},
 	Gone:      func(context.Context, *v1alpha1.LeaseHolder) (bool, error) { return false, nil },
 }
+
+// member is the claimant of a StatefulSet's pod, whose UID is as new as its sandbox.
+func member(node, pod, sandbox string) ipam.Claimant {
+	h := holder(node, pod, sandbox)
+	h.UID = types.UID("uid-" + sandbox)
+	return ipam.Claimant{Holder: h, Names: map[string]string{"Pod": pod, "StatefulSet": "db"}, Identity: &v1alpha1.LeaseIdentity{
+		Kind: v1alpha1.IdentityStatefulSet, Namespace: "ns", Name: "db", Pod: pod, Interface: "net1", UID: "s1", Ends: v1alpha1.EndsWithOwner}}
+}
