@@ -26,7 +26,8 @@ import (
 //
 // Other plugins serve other claims. What is cleared is what this controller wrote, which the API server remembers (managedFields).
 type claimKeeper struct {
-	client   client.Client // cached, but for unstructured objects
+	client   client.Client
+	live     client.Reader // uncached: the cache leaves managedFields out
 	log      logr.Logger
 	interval time.Duration
 
@@ -74,7 +75,7 @@ func (k *claimKeeper) pass(ctx context.Context) error {
 	}
 	var claims unstructured.UnstructuredList
 	claims.SetGroupVersionKind(claimKind.GroupVersion().WithKind(claimKind.Kind + "List"))
-	if err := k.client.List(ctx, &claims, &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: "0"}}); err != nil {
+	if err := k.live.List(ctx, &claims, &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: "0"}}); err != nil {
 		if err = notServed(err); errors.Is(err, errNoAPI) {
 			k.settled = len(wanted) == 0
 			return nil // no claims, no status

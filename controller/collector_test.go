@@ -3,11 +3,13 @@ package controller
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -189,5 +191,88 @@ func TestCollectorStopsWithItsContext(t *testing.T) {
 		}
 	case <-time.After(10 * time.Second):
 		t.Error("still running")
+	}
+}
+
+// An error of one lease keeps no other waiting.
+func TestCollectorGoesOn(t *testing.T) {
+	stuck, other := held("10.6.0.1", "p", "u"), held("10.6.0.2", "q", "v")
+	w := newWorld(interceptor.Funcs{}, &stuck, &other, node("n", corev1.ConditionTrue))
+	broken := errors.New("etcdserver: request timed out")
+	w.c.live = interceptor.NewClient(w.cached, interceptor.Funcs{
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+			if key.Name == "p" {
+				return broken
+			}
+			return c.Get(ctx, key, o, opts...)
+		},
+	})
+	if err := w.pass(t, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.pass(t, time.Minute); !errors.Is(err, broken) {
+		t.Errorf("error %v, want %v", err, broken)
+	}
+	if a, b := w.phase(t, stuck.Name), w.phase(t, other.Name); a != v1alpha1.LeaseBound || b != v1alpha1.LeaseReleased {
+		t.Errorf("%s and %s, want the first kept and the other freed", a, b)
+	}
+}
+
+// What cannot be listed is in doubt, and ends nothing; what can, does.
+func TestCollectorKeepsWithoutAnswer(t *testing.T) {
+	set := reserved("10.6.0.1", v1alpha1.IdentityStatefulSet, v1alpha1.EndsWithOwner)
+	vm := reserved("10.6.0.2", v1alpha1.IdentityVM, v1alpha1.EndsWithOwner)
+	w := newWorld(interceptor.Funcs{}, &set, &vm, pool("a", "net", subnet("10.6.0.0/24")))
+	broken := errors.New("etcdserver: request timed out")
+	w.c.live = interceptor.NewClient(w.cached, interceptor.Funcs{
+		List: func(ctx context.Context, c client.WithWatch, l client.ObjectList, opts ...client.ListOption) error {
+			switch l.GetObjectKind().GroupVersionKind().Kind {
+			case "StatefulSetList":
+				return nil // none
+			}
+			return broken
+		},
+	})
+	for _, after := range []time.Duration{0, time.Minute, time.Hour} {
+		if err := w.pass(t, after); !errors.Is(err, broken) {
+			t.Errorf("error %v, want %v", err, broken)
+		}
+	}
+	if a, b := w.phase(t, set.Name), w.phase(t, vm.Name); a != "" && a != v1alpha1.LeaseReleased || b != v1alpha1.LeaseReserved {
+		t.Errorf("%s and %s, want the set's ended and the machine's kept", a, b)
+	}
+	n := 0
+	for _, e := range w.events {
+		if strings.Contains(e, "Warning "+noOwnerAnswer) {
+			n++
+		}
+	}
+	if n != 1 {
+		t.Errorf("%d events of doubt among %q, want 1", n, w.events)
+	}
+}
+
+// The pool may have been given more time, or the owner been made again, since the cache heard of them.
+func TestCollectorLooksLiveForOwners(t *testing.T) {
+	l := reserved("10.6.0.1", v1alpha1.IdentityName, v1alpha1.EndsAfterTime)
+	stale := pool("a", "net", subnet("10.6.0.0/24"))
+	stale.Spec.ReservedFor = &metav1.Duration{Duration: time.Minute}
+	w := newWorld(interceptor.Funcs{}, &l, stale)
+	fresh := stale.DeepCopy()
+	fresh.Spec.ReservedFor = &metav1.Duration{Duration: time.Hour}
+	w.c.live = fake.NewClientBuilder().WithScheme(newScheme()).WithObjects(fresh).Build()
+	for after, want := range map[time.Duration]v1alpha1.LeasePhase{2 * time.Minute: v1alpha1.LeaseReserved} {
+		if err := w.pass(t, after); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.phase(t, l.Name); got != want {
+			t.Errorf("%s after %s, want %s", got, after, want)
+		}
+	}
+	if err := w.pass(t, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.phase(t, l.Name); got != v1alpha1.LeaseReleased {
+		t.Errorf("%s after the pool's time", got)
 	}
 }

@@ -97,7 +97,7 @@ func Run(ctx context.Context, rc *rest.Config, cfg Config) error {
 	if err := mgr.Add(gc); err != nil {
 		return err
 	}
-	if err := mgr.Add(&claimKeeper{client: mgr.GetClient(), log: log.WithName("claims"), interval: cfg.Interval}); err != nil {
+	if err := mgr.Add(&claimKeeper{client: mgr.GetClient(), live: mgr.GetAPIReader(), log: log.WithName("claims"), interval: cfg.Interval}); err != nil {
 		return err
 	}
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {

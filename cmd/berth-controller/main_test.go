@@ -31,6 +31,8 @@ func TestFlags(t *testing.T) {
 		{name: "no interval", args: []string{"--gc-interval=0s"}, want: "--gc-interval"},
 		{name: "first sight", args: []string{"--gc-confirm-after=0s"}, want: "never freed at first sight"},
 		{name: "negative", args: []string{"--forget-after=-1s"}, want: "--forget-after"},
+		{name: "negative reservation", args: []string{"--reserve-for=-1h"}, want: "--reserve-for"},
+		{name: "no quarantine", args: []string{"--quarantine-for=0s"}, want: "--quarantine-for must be more than 0"},
 		{name: "log level", args: []string{"--log-level=loud"}, want: "--log-level"},
 		{name: "no kubeconfig", args: []string{"--kubeconfig=/absent"}, want: "/absent"},
 	} {
