@@ -98,14 +98,22 @@ func writeLeases(e *env, leases []v1alpha1.IPLease) error {
 		y, _ := netip.ParseAddr(b.Spec.Address)
 		return cmp.Or(strings.Compare(a.Spec.Network, b.Spec.Network), x.Compare(y))
 	})
-	t := newTable(e.out, "NETWORK", "ADDRESS", "POOL", "PHASE", "POD", "INTERFACE", "NODE", "SINCE")
+	t := newTable(e.out, "NETWORK", "ADDRESS", "POOL", "PHASE", "POD", "INTERFACE", "NODE", "IDENTITY", "CONFLICT", "SINCE")
 	for i := range leases {
 		s := &leases[i].Spec
 		h := s.Holder
 		if h == nil {
 			h = &v1alpha1.LeaseHolder{}
 		}
-		t.row(s.Network, s.Address, s.Pool, string(s.Phase), pod(h), h.Interface, h.Node, since(&leases[i], e.now()))
+		who, node := pod(h), h.Node
+		if s.Next != nil { // a virtual machine migrates
+			who, node = who+","+pod(s.Next), node+","+s.Next.Node
+		}
+		other := ""
+		if s.Conflict != nil {
+			other = s.Conflict.MAC
+		}
+		t.row(s.Network, s.Address, s.Pool, string(s.Phase), who, h.Interface, node, identity(s.Identity), other, since(&leases[i], e.now()))
 	}
 	return t.flush()
 }
@@ -117,13 +125,21 @@ func pod(h *v1alpha1.LeaseHolder) string {
 	return h.Namespace + "/" + h.Pod
 }
 
+// identity in the form KIND NAMESPACE/NAME, with the pod of a StatefulSet in place of the set.
+func identity(i *v1alpha1.LeaseIdentity) string {
+	if i == nil {
+		return ""
+	}
+	return i.Kind + " " + i.Namespace + "/" + cmp.Or(i.Pod, i.Name)
+}
+
 // since is the age of the present phase.
 func since(l *v1alpha1.IPLease, now time.Time) string {
 	at := &l.CreationTimestamp
 	switch {
 	case l.Spec.Phase == v1alpha1.LeaseBound && l.Spec.BoundAt != nil:
 		at = l.Spec.BoundAt
-	case l.Spec.Phase == v1alpha1.LeaseReleased && l.Spec.ReleasedAt != nil:
+	case (l.Spec.Phase == v1alpha1.LeaseReleased || l.Spec.Phase == v1alpha1.LeaseReserved) && l.Spec.ReleasedAt != nil:
 		at = l.Spec.ReleasedAt
 	}
 	if at.IsZero() {

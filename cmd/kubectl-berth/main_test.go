@@ -93,31 +93,31 @@ func world(t *testing.T) *fake {
 func TestCommands(t *testing.T) {
 	for _, tc := range []struct{ args, want, err string }{
 		{args: "pools", want: `
-NETWORK   POOL     FAMILY   FREE                   TOTAL                  BOUND   RESERVED   STATE
-vlan910   zone-a   IPv4     250                    254                    3       1          Ready,default
-vlan910   zone-b   IPv4     250                    254                    3       1          NoFreeAddress,Overlapping
-vlan910   zone-b   IPv6     18446744073709551615   18446744073709551615   0       0          NoFreeAddress,Overlapping
-vlan911   fresh    -        -                      -                      -       -          Unknown (no berth-controller has seen it)
+NETWORK   POOL     FAMILY   FREE                   TOTAL                  BOUND   RESERVED   QUARANTINED   STATE
+vlan910   zone-a   IPv4     250                    254                    3       1          0             Ready,default
+vlan910   zone-b   IPv4     250                    254                    3       1          0             NoFreeAddress,Overlapping
+vlan910   zone-b   IPv6     18446744073709551615   18446744073709551615   0       0          0             NoFreeAddress,Overlapping
+vlan911   fresh    -        -                      -                      -       -          -             Unknown (no berth-controller has seen it)
 `},
 		{args: "pools zone-a", want: `
-NETWORK   POOL     FAMILY   FREE   TOTAL   BOUND   RESERVED   STATE
-vlan910   zone-a   IPv4     250    254     3       1          Ready,default
+NETWORK   POOL     FAMILY   FREE   TOTAL   BOUND   RESERVED   QUARANTINED   STATE
+vlan910   zone-a   IPv4     250    254     3       1          0             Ready,default
 `},
 		{args: "pools zone-z", err: `there is no pool "zone-z"`},
 		{args: "leases", want: `
-NETWORK   ADDRESS      POOL     PHASE      POD          INTERFACE   NODE     SINCE
-vlan910   10.6.0.9     zone-a   Released   data/db-0    net1        node-b   60s
-vlan910   10.6.0.100   zone-a   Bound      shop/web-0   net1        node-a   90m
-vlan911   10.6.0.10    -        Reserved   -            -           -        2d
-vlan911   10.6.0.100   zone-a   Bound      data/db-0    net1        node-b   90m
+NETWORK   ADDRESS      POOL     PHASE      POD          INTERFACE   NODE     IDENTITY   CONFLICT   SINCE
+vlan910   10.6.0.9     zone-a   Released   data/db-0    net1        node-b   -          -          60s
+vlan910   10.6.0.100   zone-a   Bound      shop/web-0   net1        node-a   -          -          90m
+vlan911   10.6.0.10    -        Reserved   -            -           -        -          -          2d
+vlan911   10.6.0.100   zone-a   Bound      data/db-0    net1        node-b   -          -          90m
 `},
 		{args: "leases --node node-a", want: `
-NETWORK   ADDRESS      POOL     PHASE   POD          INTERFACE   NODE     SINCE
-vlan910   10.6.0.100   zone-a   Bound   shop/web-0   net1        node-a   90m
+NETWORK   ADDRESS      POOL     PHASE   POD          INTERFACE   NODE     IDENTITY   CONFLICT   SINCE
+vlan910   10.6.0.100   zone-a   Bound   shop/web-0   net1        node-a   -          -          90m
 `},
 		{args: "leases -n data --phase released --pool zone-a --network vlan910", want: `
-NETWORK   ADDRESS    POOL     PHASE      POD         INTERFACE   NODE     SINCE
-vlan910   10.6.0.9   zone-a   Released   data/db-0   net1        node-b   60s
+NETWORK   ADDRESS    POOL     PHASE      POD         INTERFACE   NODE     IDENTITY   CONFLICT   SINCE
+vlan910   10.6.0.9   zone-a   Released   data/db-0   net1        node-b   -          -          60s
 `},
 		{args: "leases --pool none", want: "\nNo leases.\n"},
 		{args: "leases --phase free", err: `--phase "free" is none of Bound, Reserved, Released, Quarantined`},
@@ -223,6 +223,39 @@ func TestHint(t *testing.T) {
 	} {
 		if got := hint(tc.err); !strings.Contains(got.Error(), tc.want) || !errors.Is(got, tc.err) {
 			t.Errorf("got %v, want it to name %q", got, tc.want)
+		}
+	}
+}
+
+// A machine that migrates has two pods; an identity outlives its pod; somebody else answers.
+func TestLeasesSayWhatIsSpecial(t *testing.T) {
+	launcher := v1alpha1.LeaseHolder{Namespace: "vms", Pod: "a", UID: "u-a", Interface: "net1", Node: "node-a"}
+	migrating := newLease(t, "net", "10.6.0.1", launcher)
+	launcher.Pod, launcher.Node = "b", "node-b"
+	migrating.Spec.Next = &launcher
+	migrating.Spec.Identity = &v1alpha1.LeaseIdentity{Kind: "VirtualMachineInstance", Namespace: "vms", Name: "m"}
+	kept := newLease(t, "net", "10.6.0.2", v1alpha1.LeaseHolder{Namespace: "shop", Pod: "web-0", Node: "node-a"})
+	kept.Spec.Identity = &v1alpha1.LeaseIdentity{Kind: "StatefulSet", Namespace: "shop", Name: "web", Pod: "web-0"}
+	ipam.Release(&kept, kept.Spec.Holder, now.Add(-time.Minute))
+	other := v1alpha1.IPLease{Spec: v1alpha1.IPLeaseSpec{Network: "net", Address: "10.6.0.3", Phase: v1alpha1.LeaseQuarantined,
+		Conflict: &v1alpha1.LeaseConflict{MAC: "02:00:00:00:00:09", SeenAt: metav1.NewTime(now)}}}
+	w := &fake{l: []v1alpha1.IPLease{migrating, kept, other}}
+	for args, want := range map[string][]string{
+		"leases":       {"vms/a,vms/b", "node-a,node-b", "VirtualMachineInstance vms/m", "StatefulSet shop/web-0", "60s", "02:00:00:00:00:09"},
+		"who 10.6.0.1": {"next pod     vms/b on node node-b", "identity     VirtualMachineInstance vms/m"},
+		"who 10.6.0.2": {"last pod     shop/web-0", "identity     StatefulSet shop/web-0"},
+		"who 10.6.0.3": {"conflict     02:00:00:00:00:09 answered, last seen at 2026-11-20T12:00:00Z"},
+	} {
+		var out bytes.Buffer
+		cmd := command(&env{out: &out, now: func() time.Time { return now }, connect: func() (reader, error) { return w, nil }})
+		cmd.SetArgs(strings.Fields(args))
+		if err := cmd.ExecuteContext(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range want {
+			if !strings.Contains(out.String(), part) {
+				t.Errorf("%s:\n%s\nlacks %q", args, out.String(), part)
+			}
 		}
 	}
 }

@@ -57,19 +57,19 @@ func writePools(e *env, pools []v1alpha1.IPPool) error {
 	slices.SortStableFunc(pools, func(a, b v1alpha1.IPPool) int {
 		return cmp.Or(strings.Compare(a.Spec.Network, b.Spec.Network), strings.Compare(a.Name, b.Name))
 	})
-	t := newTable(e.out, "NETWORK", "POOL", "FAMILY", "FREE", "TOTAL", "BOUND", "RESERVED", "STATE")
+	t := newTable(e.out, "NETWORK", "POOL", "FAMILY", "FREE", "TOTAL", "BOUND", "RESERVED", "QUARANTINED", "STATE")
 	for i := range pools {
 		p := &pools[i]
 		s := &p.Status
 		if s.IPv4 == nil && s.IPv6 == nil {
-			t.row(p.Spec.Network, p.Name, "", "", "", "", "", state(p))
+			t.row(p.Spec.Network, p.Name, "", "", "", "", "", "", state(p))
 		}
 		for _, f := range []struct {
 			name string
 			c    *v1alpha1.AddressCount
 		}{{"IPv4", s.IPv4}, {"IPv6", s.IPv6}} {
 			if f.c != nil {
-				t.row(p.Spec.Network, p.Name, f.name, f.c.Free, f.c.Total, fmt.Sprint(f.c.Bound), fmt.Sprint(f.c.Reserved), state(p))
+				t.row(p.Spec.Network, p.Name, f.name, f.c.Free, f.c.Total, fmt.Sprint(f.c.Bound), fmt.Sprint(f.c.Reserved), fmt.Sprint(f.c.Quarantined), state(p))
 			}
 		}
 	}

@@ -70,7 +70,7 @@ func writeHolder(e *env, l *v1alpha1.IPLease) {
 	line("pool", s.Pool)
 	if h != nil {
 		who := "pod"
-		if s.Phase == v1alpha1.LeaseReleased {
+		if s.Phase != v1alpha1.LeaseBound {
 			who = "last pod"
 		}
 		line(who, pod(h))
@@ -79,6 +79,13 @@ func writeHolder(e *env, l *v1alpha1.IPLease) {
 		line("MAC", h.MAC)
 		line("node", h.Node)
 		line("container", h.ContainerID)
+	}
+	if n := s.Next; n != nil {
+		line("next pod", pod(n)+" on node "+n.Node)
+	}
+	line("identity", identity(s.Identity))
+	if c := s.Conflict; c != nil {
+		line("conflict", c.MAC+" answered, last seen at "+c.SeenAt.UTC().Format(time.RFC3339))
 	}
 	if s.BoundAt != nil {
 		line("bound at", s.BoundAt.UTC().Format(time.RFC3339))
