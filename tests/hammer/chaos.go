@@ -31,7 +31,7 @@ func (w *world) chaos(ctx context.Context) {
 			}
 			continue
 		}
-		switch n := rng.IntN(20); {
+		switch n := rng.IntN(24); {
 		case n < 4:
 			m.kill("at any time")
 			pause(ctx, time.Duration(rng.Int64N(int64(100*time.Millisecond))))
@@ -42,7 +42,7 @@ func (w *world) chaos(ctx context.Context) {
 			m.stop()
 			w.restart(m)
 		case n < 12:
-			mu.Lock()
+			mu.Lock() // half of the machines stay up
 			if !busy[m] && len(busy) < len(w.machines)/2 {
 				busy[m] = true
 				source := rand.New(rand.NewPCG(rng.Uint64(), rng.Uint64()))
@@ -63,8 +63,15 @@ func (w *world) chaos(ctx context.Context) {
 		case n < 17:
 			w.controller.kill()
 			w.controller.start(ctx)
+		case n < 19:
+			w.scale(ctx, w.sets[rng.IntN(len(w.sets))], rng.Int64N(mostReplicas+1))
+		case n < 20:
+			s := w.sets[rng.IntN(len(w.sets))]
+			outages.Go(func() { w.renew(ctx, s) })
+		case n < 21:
+			outages.Go(func() { w.remake(ctx) })
 		default:
-			w.scale(ctx, rng)
+			_ = m.gc(ctx)
 		}
 	}
 	outages.Wait()
@@ -90,7 +97,7 @@ func (m *machine) killAtWrite(n int64, answer bool) {
 }
 
 // apiEvery is how many operations lie between two crashes of the API server: it takes some seconds to come back.
-func (w *world) apiEvery() int64 { return max(w.faultEvery*40, int64(w.n)/10) }
+func (w *world) apiEvery() int64 { return max(w.faultEvery*25, int64(w.n)/20) }
 
 // restartAPI ends etcd or the API server or both, as a crash does, and starts them again.
 func (w *world) restartAPI(ctx context.Context, rng *rand.Rand) error {
@@ -110,25 +117,6 @@ func (w *world) restartAPI(ctx context.Context, rng *rand.Rand) error {
 	}
 	return w.insist(ctx, func() error {
 		_, err := w.pools.List(ctx, metav1.ListOptions{})
-		return err
-	})
-}
-
-// scale a StatefulSet: pods whose ordinal is beyond are not made again.
-func (w *world) scale(ctx context.Context, rng *rand.Rand) {
-	s := w.sets[rng.IntN(len(w.sets))]
-	n := rng.Int64N(mostReplicas + 1)
-	s.replicas.Store(n)
-	_ = w.insist(ctx, func() error {
-		set, err := w.kube.AppsV1().StatefulSets(namespace).Get(ctx, s.name, metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		replicas := int32(n)
-		set.Spec.Replicas = &replicas
-		if _, err = w.kube.AppsV1().StatefulSets(namespace).Update(ctx, set, metav1.UpdateOptions{}); err == nil {
-			w.history.add(Event{Kind: Object, Note: fmt.Sprintf("StatefulSet %s scaled to %d", s.name, n)})
-		}
 		return err
 	})
 }

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
+	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -56,6 +58,9 @@ func (m *machine) add(ctx context.Context, s *sandbox, ifName string) error {
 	}
 	given := m.history.add(Event{Kind: Given, Node: m.name, Pod: s.pod.Name, Of: of, Leases: leases, Keeper: s.keeper})
 	m.mu.Unlock()
+	if wrong := paired(m.pairs, leases); wrong != "" {
+		m.history.violate(Event{Kind: Given, Node: m.name, Pod: s.pod.Name, Of: of, Leases: leases}, wrong)
+	}
 	for _, name := range leases {
 		err := m.insist(ctx, func() error {
 			since := m.history.last()
@@ -100,6 +105,31 @@ func (m *machine) check(ctx context.Context, s *sandbox, ifName string) error {
 			m.history.violate(Event{Kind: Read, Node: m.name, Pod: s.pod.Name, Of: s.of(ifName)}, "CHECK: "+e.Msg)
 		}
 	}
+	return err
+}
+
+// isReady says whether the runtime would make a sandbox: it asks for STATUS before (CNI spec 1.1.0, section 3).
+func (m *machine) isReady(ctx context.Context) bool {
+	_, err := m.call(ctx, delegate.PathStatus, &delegate.Request{Config: json.RawMessage(netConf)})
+	return err == nil
+}
+
+// gc tells the agent which attachments the runtime has.
+func (m *machine) gc(ctx context.Context) error {
+	valid := []types.GCAttachment{}
+	m.mu.Lock()
+	for _, s := range m.sandboxes {
+		for _, i := range s.interfaces {
+			valid = append(valid, types.GCAttachment{ContainerID: s.id, IfName: i})
+		}
+	}
+	m.mu.Unlock()
+	list, err := json.Marshal(valid)
+	if err != nil {
+		return err
+	}
+	conf := strings.Replace(netConf, `"ipam"`, `"cni.dev/valid-attachments": `+string(list)+`, "ipam"`, 1)
+	_, err = m.call(ctx, delegate.PathGC, &delegate.Request{Config: json.RawMessage(conf)})
 	return err
 }
 

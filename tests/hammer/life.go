@@ -11,7 +11,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/berthdev/berth/delegate"
 	"github.com/berthdev/berth/nad"
@@ -55,10 +54,10 @@ func (l *life) run(ctx context.Context) {
 		}
 		if !l.on.has(l.sandbox) {
 			if !l.bringUp(ctx) {
-				if l.rng.IntN(4) == 0 || l.on.isState() != up {
+				if l.rng.IntN(8) == 0 || l.on.isState() != up {
 					l.leave(ctx)
 				}
-				pause(ctx, l.upTo(30*time.Millisecond))
+				pause(ctx, l.upTo(400*time.Millisecond)) // as kubelets do
 				continue
 			}
 		}
@@ -92,7 +91,7 @@ func (l *life) later(ctx context.Context, d time.Duration, do func()) {
 // create the pod's object, on a node that is up.
 func (l *life) create(ctx context.Context) bool {
 	m := l.machines[l.rng.IntN(len(l.machines))]
-	if m.isState() != up || l.set != nil && int64(l.ordinal) >= l.set.replicas.Load() {
+	if m.isState() != up || !m.isReady(ctx) || l.set != nil && int64(l.ordinal) >= l.set.replicas.Load() {
 		return false
 	}
 	annotation, interfaces := networksOf(l.rng, l.set != nil)
@@ -128,6 +127,9 @@ func (l *life) create(ctx context.Context) bool {
 
 // bringUp a sandbox with all its interfaces, as the kubelet tries again and again, with a new sandbox each time.
 func (l *life) bringUp(ctx context.Context) bool {
+	if !l.on.isReady(ctx) {
+		return false
+	}
 	l.made++
 	m, id := l.on, fmt.Sprintf("%s-s%d", l.name, l.made)
 	s, err := m.newSandbox(l.pod, l.interfaces, id)
@@ -178,11 +180,11 @@ func (l *life) use(ctx context.Context) {
 func (l *life) delAll(ctx context.Context, m *machine, s *sandbox) {
 	for _, i := range s.interfaces {
 		l.op()
-		for range 4 {
+		for range 3 {
 			if m.del(ctx, s, i) == nil {
 				break
 			}
-			pause(ctx, 50*time.Millisecond)
+			pause(ctx, 200*time.Millisecond)
 		}
 	}
 }
@@ -259,8 +261,8 @@ func (l *life) leaveNode(ctx context.Context) {
 func (l *life) delete(ctx context.Context, grace int64) bool {
 	uid := l.pod.UID
 	err := l.insist(ctx, func() error {
-		return l.kube.CoreV1().Pods(namespace).Delete(ctx, l.name, metav1.DeleteOptions{
-			GracePeriodSeconds: &grace, Preconditions: &metav1.Preconditions{UID: (*types.UID)(&uid)}})
+		return unlessGone(l.kube.CoreV1().Pods(namespace).Delete(ctx, l.name, metav1.DeleteOptions{
+			GracePeriodSeconds: &grace, Preconditions: &metav1.Preconditions{UID: &uid}}))
 	})
 	l.history.add(Event{Kind: Object, Pod: l.name, Of: Interface{UID: uid}, Note: fmt.Sprintf("pod deleted, grace %d s", grace)})
 	return err == nil
@@ -271,7 +273,7 @@ func (l *life) finish(ctx context.Context) {
 	_ = l.insist(ctx, func() error {
 		p, err := l.kube.CoreV1().Pods(namespace).Get(ctx, l.name, metav1.GetOptions{})
 		if err != nil {
-			return err
+			return unlessGone(err)
 		}
 		p.Status.Phase = corev1.PodSucceeded
 		p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "c", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}}}

@@ -223,7 +223,7 @@ func (m *machine) deleteNode(ctx context.Context) error {
 		if err == nil {
 			m.history.add(Event{Kind: Object, Node: m.name, Note: "node deleted"})
 		}
-		return err
+		return unlessGone(err)
 	})
 }
 

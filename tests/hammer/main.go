@@ -61,7 +61,7 @@ func run(ctx context.Context, args []string) error {
 	f.IntVar(&o.n, "n", 3000, "operations: CNI verbs, pods made and deleted")
 	f.IntVar(&o.agents, "agents", 8, "nodes, 8 to 32")
 	f.Uint64Var(&o.seed, "seed", rand.Uint64(), "of all that is random; default: another each time")
-	f.Int64Var(&o.faultEvery, "fault-every", 25, "operations between two faults of nodes, agents, pools and so on")
+	f.Int64Var(&o.faultEvery, "fault-every", 40, "operations between two faults of nodes, agents, pools and so on")
 	f.StringVar(&o.labDir, "lab-dir", ".lab", "where the lab keeps its binaries")
 	f.StringVar(&o.labBin, "lab", "bin/lab", "the lab's command")
 	f.StringVar(&o.logs, "logs", "", "directory for the logs of agents and controller; default: none are written")

@@ -46,6 +46,7 @@ func (p *program) start(ctx context.Context) {
 			err := controller.Run(ctx, conn.into(p.config), controller.Config{
 				NoLeaderElection: true, ManyInProcess: true, MetricsAddress: "0", HealthAddress: "0", Log: p.log,
 				Interval: controllerInterval, ConfirmAfter: controllerConfirmAfter, ForgetAfter: controllerForgetAfter,
+				ReserveFor: time.Hour, QuarantineFor: time.Hour,
 			})
 			if ctx.Err() == nil {
 				p.history.add(Event{Kind: Fault, Note: "the controller ends by itself: " + err.Error()})

@@ -30,9 +30,6 @@ func (w *world) quiet(ctx context.Context, lives []*life) error {
 		}
 	}
 	w.errands.Wait()
-	if err := w.setEdition(ctx, 0, false); err != nil {
-		return err
-	}
 	up, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for _, l := range lives {
@@ -60,7 +57,22 @@ func (w *world) quiet(ctx context.Context, lives []*life) error {
 	}
 	w.settled(ctx)
 
-	for _, pool := range []string{poolSmall, poolEdit} {
+	w.say("quiet: the StatefulSets go, and what is kept for them")
+	for _, s := range w.sets {
+		if err := w.insist(ctx, func() error {
+			return unlessGone(w.kube.AppsV1().StatefulSets(namespace).Delete(ctx, s.name, metav1.DeleteOptions{}))
+		}); err != nil {
+			return err
+		}
+	}
+	if err := w.within(ctx, "nothing is reserved", func(l *v1alpha1.IPLease) bool { return l.Spec.Phase != v1alpha1.LeaseReserved }); err != nil {
+		return err
+	}
+	w.ensureEdit(ctx, func() bool { return ctx.Err() == nil })
+	if err := w.setEdition(ctx, 0, false); err != nil {
+		return err
+	}
+	for _, pool := range []string{poolSmall, poolEdit, poolPairs} {
 		if err := w.fill(ctx, pool); err != nil {
 			return err
 		}

@@ -13,7 +13,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,6 +21,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/ipam"
 )
 
 const (
@@ -43,6 +43,7 @@ type world struct {
 	machines   []*machine
 	controller *program
 	sets       []*set
+	pairs      *ipam.Pool
 	ops        atomic.Int64
 	tasks      sync.WaitGroup // that end with the run
 	errands    sync.WaitGroup // that end by themselves
@@ -123,6 +124,12 @@ func (w *world) objects(ctx context.Context) error {
 		return err
 	}
 	for _, p := range poolSpecs(w.opts) {
+		if p.Name == poolPairs {
+			var err error
+			if w.pairs, err = ipam.Compile(p); err != nil {
+				return err
+			}
+		}
 		if err := w.insist(ctx, func() error { _, err := w.pools.Create(ctx, p, metav1.CreateOptions{}); return err }); err != nil {
 			return err
 		}
@@ -135,48 +142,12 @@ func (w *world) objects(ctx context.Context) error {
 	return nil
 }
 
-// set is a StatefulSet, whose controller the hammer plays.
-type set struct {
-	name     string
-	mu       sync.Mutex
-	object   *appsv1.StatefulSet
-	replicas atomic.Int64
-}
-
-const mostReplicas = 3
-
-func (w *world) newSet(ctx context.Context, name string) error {
-	s := &set{name: name}
-	if err := w.makeSet(ctx, s); err != nil {
-		return err
-	}
-	s.replicas.Store(mostReplicas)
-	w.sets = append(w.sets, s)
-	return nil
-}
-
-func (w *world) makeSet(ctx context.Context, s *set) error {
-	labels := map[string]string{"set": s.name}
-	object := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: s.name}, Spec: appsv1.StatefulSetSpec{
-		Selector: &metav1.LabelSelector{MatchLabels: labels}, ServiceName: s.name,
-		Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels},
-			Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}},
-	}}
-	return w.insist(ctx, func() (err error) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.object, err = w.kube.AppsV1().StatefulSets(namespace).Create(ctx, object, metav1.CreateOptions{}); apierrors.IsAlreadyExists(err) {
-			s.object, err = w.kube.AppsV1().StatefulSets(namespace).Get(ctx, s.name, metav1.GetOptions{})
-		}
-		return err
-	})
-}
-
-// insist on a request of the hammer's own, which has no faults but an API server that is away. Found so is as good as made so.
+// insist on a request of the hammer's own, which has no faults but an API server that is away. Found so is as good as made so, which a
+// try may have done whose answer was lost.
 func (w *world) insist(ctx context.Context, f func() error) error {
 	var err error
 	for ctx.Err() == nil {
-		if err = f(); err == nil || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err) {
+		if err = f(); err == nil || apierrors.IsAlreadyExists(err) {
 			return nil
 		}
 		if apierrors.IsInvalid(err) || apierrors.IsForbidden(err) && !strings.Contains(err.Error(), "not yet ready") {
@@ -185,6 +156,14 @@ func (w *world) insist(ctx context.Context, f func() error) error {
 		pause(ctx, 100*time.Millisecond)
 	}
 	return errors.Join(ctx.Err(), err)
+}
+
+// unlessGone makes nothing of an object that is not there.
+func unlessGone(err error) error {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
 }
 
 func pause(ctx context.Context, d time.Duration) {
