@@ -4,6 +4,7 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -45,8 +46,10 @@ type rig struct {
 	name    string // of the node, the namespace and the network; prefix of pools
 	socket  string
 	path    *fakePath
-	conf    Config // what a test wants other than usual
-	stop    func() // the agent
+	conf    Config                 // what a test wants other than usual
+	stop    func()                 // the agent
+	node    string                 // "": name
+	owner   *metav1.OwnerReference // of the next pods
 }
 
 // newRig with pools: each line is "name: spec" in YAML, without its network.
@@ -133,7 +136,7 @@ func (r *rig) edit(name string, f func(*v1alpha1.IPPoolSpec)) {
 func (r *rig) start() {
 	r.Helper()
 	r.path = newFakePath()
-	r.conf.NodeName, r.conf.Socket = r.name, r.socket
+	r.conf.NodeName, r.conf.Socket = cmp.Or(r.node, r.name), r.socket
 	log := slog.New(slog.DiscardHandler)
 	a, err := newAgent(r.conf, r.faults.Into(r.cfg), r.path, log)
 	if r.conf.NoServicePath {
@@ -166,12 +169,15 @@ func (r *rig) pod(name string, annotations ...string) *corev1.Pod {
 	r.Helper()
 	p := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{}},
-		Spec: corev1.PodSpec{NodeName: r.name, AutomountServiceAccountToken: new(bool),
+		Spec: corev1.PodSpec{NodeName: cmp.Or(r.node, r.name), AutomountServiceAccountToken: new(bool),
 			Containers: []corev1.Container{{Name: "c", Image: "i"}}},
 	}
 	for _, a := range annotations {
 		k, v, _ := strings.Cut(a, "=")
 		p.Annotations[k] = strings.ReplaceAll(v, "$", r.name+"-")
+	}
+	if r.owner != nil {
+		p.OwnerReferences = []metav1.OwnerReference{*r.owner}
 	}
 	p, err := r.kube.CoreV1().Pods(r.name).Create(r.Context(), p, metav1.CreateOptions{})
 	if err != nil {

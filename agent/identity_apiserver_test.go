@@ -1,0 +1,144 @@
+//go:build apiserver
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/types"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/ipam/store/apitest"
+	"github.com/berthdev/berth/nad"
+)
+
+// neighbour is an agent on a second node, with the same pools and namespace.
+func (r *rig) neighbour() *rig {
+	r.Helper()
+	n := *r
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: r.name + "-b", Labels: map[string]string{"zone": "a", "rig": r.name}}}
+	if _, err := r.kube.CoreV1().Nodes().Create(r.Context(), node, metav1.CreateOptions{}); err != nil {
+		r.Fatal(err)
+	}
+	r.Cleanup(func() {
+		if err := r.kube.CoreV1().Nodes().Delete(context.Background(), node.Name, metav1.DeleteOptions{}); err != nil {
+			r.Error(err)
+		}
+	})
+	n.node, n.socket = node.Name, r.T.TempDir()+"/agent.sock"
+	n.start()
+	return &n
+}
+
+// member of a StatefulSet.
+func (r *rig) member(name string, annotations ...string) *corev1.Pod {
+	r.Helper()
+	controls := true
+	r.owner = &metav1.OwnerReference{APIVersion: "apps/v1", Kind: "StatefulSet", Name: "db", UID: "4711", Controller: &controls}
+	defer func() { r.owner = nil }()
+	return r.pod(name, annotations...)
+}
+
+func (r *rig) phase(address string, want v1alpha1.LeasePhase) {
+	r.Helper()
+	l, err := r.leases.Get(r.Context(), r.name+"."+address, metav1.GetOptions{})
+	if err != nil || l.Spec.Phase != want {
+		r.Errorf("lease of %s: %v, %v; want %s", address, l, err, want)
+	}
+}
+
+// A StatefulSet's pod keeps its address by its name: made anew on its node, on another, and while the first is not yet gone.
+func TestStatefulSetPods(t *testing.T) {
+	r := newRig(t, `a: {cooldown: 1h, subnets: [{cidr: 10.6.0.0/24, ips: ["10.6.0.1-10.6.0.2"]}]}`)
+	n := r.neighbour()
+	knows := func(n *rig, address string, phase v1alpha1.LeasePhase) {
+		t.Helper()
+		apitest.Eventually(t, "the other node knows", func() error {
+			pod := podOwnedBy("apps/v1 StatefulSet db", nil)
+			pod.Namespace, pod.Name, pod.OwnerReferences[0].UID = r.name, "db-0", "4711"
+			c := claimantOf(pod, v1alpha1.LeaseHolder{Namespace: r.name, Pod: "db-0", Interface: "net1"}, nad.Ask{})
+			if n.store.Kept(c)[netip.MustParseAddr(address)] == "" {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+		r.phase(address, phase)
+	}
+
+	p := r.member("db-0", "berth.dev/ippool=$a")
+	at := r.add(p, "s1", "net1")
+	r.del(p, "s1", "net1")
+	r.phase(at, v1alpha1.LeaseReserved)
+	r.deletePod("db-0")
+	p = r.member("db-0", "berth.dev/ippool=$a")
+	if got := r.add(p, "s2", "net1"); got != at {
+		t.Errorf("made anew: %s, had %s", got, at)
+	}
+	knows(n, at, v1alpha1.LeaseBound)
+
+	// On another node, before the first node's DEL.
+	r.deletePod("db-0")
+	q := n.member("db-0", "berth.dev/ippool=$a")
+	n.refused(request(q, "s3", "net1", macvlan), types.ErrTryAgainLater, fmt.Sprintf(`address %s of this pod's StatefulSet "db" is Bound`, at), "nothing proves that pod gone")
+	r.wantBound(at + " db-0/net1/s2")
+	r.del(p, "s2", "net1")
+	if got := n.add(q, "s3", "net1"); got != at {
+		t.Errorf("on another node: %s, had %s", got, at)
+	}
+	r.del(p, "s2", "net1") // late
+	r.wantBound(at + " db-0/net1/s3")
+
+	// Others share what is left, under pressure before its cooldown is over.
+	one := r.pod("one", "berth.dev/ippool=$a")
+	r.add(one, "s4", "net1")
+	r.del(one, "s4", "net1")
+	two := r.pod("two", "berth.dev/ippool=$a")
+	if got := r.add(two, "s5", "net1"); got == at {
+		t.Errorf("another pod gets %s", got)
+	}
+	r.event("two", "AddressReusedEarly", "before its cooldown was over")
+}
+
+// An address that is claimed in vain is not kept: pods that cannot start use up nothing.
+func TestClaimedInVainIsNotKept(t *testing.T) {
+	r := newRig(t, `a: {subnets: [{cidr: 10.6.0.0/24, ips: ["10.6.0.1-10.6.0.2"]}]}`)
+	p := r.member("db-0", "berth.dev/ippool=$a", "berth.dev/steering=always")
+	r.path.setOnAttach(func() error { return errors.New("no vmac today") })
+	r.refused(request(p, "s1", "net1", macvlan), types.ErrInternal, "no vmac today")
+	list, err := r.leases.List(t.Context(), metav1.ListOptions{FieldSelector: "spec.network=" + r.name})
+	if err != nil || len(list.Items) != 1 || list.Items[0].Spec.Phase != v1alpha1.LeaseReleased {
+		t.Errorf("left: %v, %v", list.Items, err)
+	}
+	r.path.setOnAttach(nil)
+	at := r.add(p, "s2", "net1") // the same, as the one it had last
+	if at != list.Items[0].Spec.Address {
+		t.Errorf("%s, then %s", list.Items[0].Spec.Address, at)
+	}
+	r.del(p, "s2", "net1")
+	r.phase(at, v1alpha1.LeaseReserved)
+
+	// What was kept before is kept again.
+	r.path.setOnAttach(func() error { return errors.New("no vmac today") })
+	r.refused(request(p, "s3", "net1", macvlan), types.ErrInternal, "no vmac today")
+	r.phase(at, v1alpha1.LeaseReserved)
+}
+
+// Fixed addresses: by ordinal for a StatefulSet, any of them for others.
+func TestFixedAddresses(t *testing.T) {
+	r := newRig(t, `a: {subnets: [{cidr: 10.6.0.0/24}]}`)
+	const ips = "berth.dev/ips=10.6.0.50-10.6.0.51"
+	if got := r.add(r.member("db-1", "berth.dev/ippool=$a", ips), "s1", "net1"); got != "10.6.0.51" {
+		t.Errorf("db-1 gets %s", got)
+	}
+	r.refused(request(r.member("db-2", "berth.dev/ippool=$a", ips), "s2", "net1", macvlan), 103, "none for ordinal 2")
+	if got := r.add(r.pod("web", "berth.dev/ippool=$a", ips), "s3", "net1"); got != "10.6.0.50" {
+		t.Errorf("web gets %s", got)
+	}
+	r.refused(request(r.pod("more", "berth.dev/ippool=$a", ips), "s4", "net1", macvlan), 102, "none of the IPv4 addresses asked for is free")
+}
