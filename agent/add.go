@@ -35,17 +35,31 @@ func (a *Agent) add(c call) (*types100.Result, error) {
 	if err != nil {
 		return nil, badRequest{err}
 	}
-	pod, err := a.pods.pod(c, args)
-	if err != nil {
-		return nil, err
+	patient, cancel := a.patient(c, args)
+	defer cancel()
+	pod, res, err := a.addAsked(patient, conf, args)
+	if away(err) {
+		res, err = a.addKnown(c, conf, args, err)
 	}
-	defer a.lock.lock(c.ContainerID, c.IfName)()
-	res, err := a.addPod(c, conf, args, pod)
-	if err != nil {
+	if err != nil && pod != nil {
 		err = fmt.Errorf("interface %s of pod %s/%s: %w", c.IfName, pod.Namespace, pod.Name, err)
 		a.report(pod, "AddressNotAssigned", err)
 	}
 	return res, err
+}
+
+// addAsked gives an interface its addresses by the API's word.
+func (a *Agent) addAsked(c call, conf *delegate.Config, args delegate.Args) (*corev1.Pod, *types100.Result, error) {
+	if err := a.awaitReady(c, args); err != nil {
+		return nil, nil, err
+	}
+	pod, err := a.pods.pod(c, args)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer a.lock.lock(c.ContainerID, c.IfName)()
+	res, err := a.addPod(c, conf, args, pod)
+	return pod, res, err
 }
 
 func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *corev1.Pod) (*types100.Result, error) {
@@ -104,6 +118,15 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 		return nil, errors.Join(err, t.undo(c))
 	}
 	steer := parent != "" && t.steers(ask)
+	var steered []netip.Prefix
+	if steer {
+		steered = a.steered(ask.Default)
+	}
+	res, err := result(t.leases, t.pools, ask, steered, conf.Type)
+	if err != nil {
+		return nil, errors.Join(err, t.undo(c))
+	}
+	kept := t.keep(c, res, steer) // while the path is made
 	if parent != "" {
 		a.clash.attached(parent)
 		if err := a.path.Attach(c, a.endpoints(t.leases...)...); err != nil && steer {
@@ -112,16 +135,9 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 			a.warn(pod, "ServicePathFailed", fmt.Sprintf("interface %s is not reachable from its own node: %v", c.IfName, err))
 		}
 	}
-	var steered []netip.Prefix
-	if steer {
-		steered = a.steered(ask.Default)
-	}
+	kept()
 	if c.caller.Err() != nil { // nobody hears the answer, and no DEL may come for what it gives
 		return nil, errors.Join(fmt.Errorf("the plugin went away before its answer: %w", c.caller.Err()), t.undo(c))
-	}
-	res, err := result(t.leases, t.pools, ask, steered, conf.Type)
-	if err != nil {
-		return nil, errors.Join(err, t.undo(c))
 	}
 	return res, nil
 }
@@ -301,10 +317,14 @@ func (t *transaction) keepOwn(ctx context.Context, p *ipam.Pool, pick ipam.Pick)
 		if !fits {
 			continue
 		}
+		name := l.Name
 		if h := ipam.HolderOn(l, t.cfg.NodeName); h != nil && *h == t.claimant.Holder {
 			l, err = t.store.Verify(ctx, l)
 		} else {
 			l, err = t.store.Rebind(ctx, l, t.claimant.Holder)
+		}
+		if err == nil && l == nil {
+			t.journal.Void(name)
 		}
 		if err != nil || l != nil {
 			return l, err

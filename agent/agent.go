@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/util/workqueue"
 
+	"github.com/berthdev/berth/agent/journal"
 	"github.com/berthdev/berth/agent/path"
 	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/ipam/store"
@@ -29,6 +30,8 @@ type Config struct {
 	NodeName string
 	Socket   string // where the plugin finds the agent
 	PinDir   string // on a bpffs, for programs and maps
+
+	Journal string // file of the journal; "" for none: then no verb succeeds without the API
 
 	PluginSource string // the plugin's binary, to be installed; "" to install nothing
 	CNIBinDir    string
@@ -74,9 +77,13 @@ type Agent struct {
 	lock    keyLock // of an interface of a sandbox: one verb at a time
 	nads    nadclient.Interface
 	lost    workqueue.TypedInterface[*v1alpha1.IPLease] // leases that this node holds no longer
-	suspect *suspects                                   // what GC has once found without a sandbox
 	clash   *conflicts                                  // addresses that others use
-	ready   chan struct{}                               // closed once leases, pools and pods are known and the path is in step
+	journal *journal.Journal
+	suspect *suspects       // what CNI GC has once found without a sandbox
+	orphans *suspects       // what this agent has
+	doubted map[string]bool // names of leases that its last look kept in doubt
+	netNS   string          // directory of the sandboxes' namespaces
+	ready   chan struct{}   // closed once leases, pools and pods are known and the path is in step
 
 	startEvents func(context.Context) error
 }
@@ -119,6 +126,9 @@ func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*
 		nads:        nads,
 		lost:        workqueue.NewTyped[*v1alpha1.IPLease](),
 		suspect:     newSuspects(),
+		orphans:     newSuspects(),
+		doubted:     map[string]bool{},
+		netNS:       "/run/netns",
 		ready:       make(chan struct{}),
 	}
 	a.metrics = newMetrics(a.path, log)
@@ -126,7 +136,11 @@ func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*
 	hooks := store.Hooks{Collision: a.metrics.collisions.Inc, Lost: a.lost.Add, Early: a.early, Gone: a.pods.holderGone}
 	a.store = store.New(leases, cfg.NodeName, hooks, cfg.Now, log)
 	a.pools = newPools(poolClient, a.pods, a.store, log)
-	a.network = newNetwork(client, a.pods, cfg, a.path.SetPrefixes, log)
+	a.network = newNetwork(client, a.pods, cfg, a.setPrefixes, log)
+	if a.journal, err = journal.Open(context.Background(), "", cfg.Now, log); err != nil {
+		return nil, err
+	}
+	a.metrics.registry.MustRegister(pending{a})
 	a.clash = newConflicts(a)
 	a.path.OnSighting(a.clash.see)
 	return a, nil
@@ -134,6 +148,10 @@ func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*
 
 // Run serves until ctx ends. The data path stays as it is then, so that a restart is not felt.
 func (a *Agent) Run(ctx context.Context) error {
+	if err := a.openJournal(ctx); err != nil {
+		return err
+	}
+	defer func() { a.journal.Close() }()
 	if err := a.startEvents(ctx); err != nil {
 		return fmt.Errorf("events: %w", err)
 	}
@@ -146,7 +164,24 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.onceReady(ctx, a.followMisplaced) })
 	g.Go(func() error { return a.onceReady(ctx, a.clash.watch) })
 	g.Go(func() error { return a.onceReady(ctx, a.clash.run) })
+	g.Go(func() error { return a.onceReady(ctx, a.replay) })
+	g.Go(func() error { return a.onceReady(ctx, a.sweep) })
 	return g.Wait()
+}
+
+// lockPatience is how long a starting agent waits for the one before it to end.
+const lockPatience = 30 * time.Second
+
+// openJournal before any verb is served.
+func (a *Agent) openJournal(ctx context.Context) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, lockPatience)
+	defer cancel()
+	if a.journal, err = journal.Open(ctx, a.cfg.Journal, a.cfg.Now, a.log); err != nil {
+		a.journal, _ = journal.Open(ctx, "", a.cfg.Now, a.log) // there is always one
+		return err
+	}
+	a.resumePrefixes()
+	return nil
 }
 
 // start learns what there is, in the order in which one thing needs the other, and then keeps the path.
@@ -170,7 +205,7 @@ func (a *Agent) start(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := a.path.Sync(ctx, a.endpoints(a.store.Bound()...)); err != nil {
+	if err := a.path.Sync(ctx, a.endpoints(a.bound()...)); err != nil {
 		// One parent that is gone must not keep the others' pods waiting; Run goes on trying.
 		a.log.Error("service path not complete", "err", err)
 	}

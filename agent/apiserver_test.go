@@ -132,8 +132,25 @@ func (r *rig) edit(name string, f func(*v1alpha1.IPPoolSpec)) {
 	})
 }
 
-// start an agent, as after a restart.
+// start an agent, as after a restart, and wait until it is ready.
 func (r *rig) start() {
+	r.Helper()
+	r.launch()
+	r.awaitAgent()
+}
+
+func (r *rig) awaitAgent() {
+	r.Helper()
+	apitest.Eventually(r, "the agent is ready", func() error {
+		if !r.isReady() {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+}
+
+// launch an agent, and wait until it serves.
+func (r *rig) launch() {
 	r.Helper()
 	r.path = newFakePath()
 	r.conf.NodeName, r.conf.Socket = cmp.Or(r.node, r.name), r.socket
@@ -156,12 +173,7 @@ func (r *rig) start() {
 		}
 	})
 	r.Cleanup(r.stop)
-	apitest.Eventually(r, "the agent is ready", func() error {
-		if !a.isReady() {
-			return errors.New("not yet")
-		}
-		return nil
-	})
+	apitest.Eventually(r, "the agent serves", func() error { return a.alive(ctx) })
 }
 
 // pod on the node, with annotations "key=value".

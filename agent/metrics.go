@@ -20,6 +20,11 @@ const (
 	MetricDuration   = "berth_cni_request_duration_seconds" // by verb
 	MetricCollisions = "berth_claim_collisions_total"       // claims that met another holder and took the next address
 	MetricEarly      = "berth_addresses_reused_early_total" // given out before their cooldown was over, for want of others
+	MetricKnown      = "berth_journal_answers_total"        // ADDs answered from the journal
+	MetricLost       = "berth_journal_addresses_lost_total" // answered from the journal, and another's by then
+	MetricPending    = "berth_journal_pending"              // writes that the API has not acknowledged, by kind
+	MetricReleased   = "berth_agent_gc_released_total"      // by reason
+	MetricInDoubt    = "berth_agent_gc_in_doubt"            // by reason
 	MetricPackets    = "berth_path_packets_total"           // by vmac and verdict
 	MetricSightings  = "berth_path_sightings_total"         // by vmac and outcome: users of watched addresses
 	MetricConflicts  = "berth_conflicts_total"              // written down by this node, by what the address was
@@ -34,6 +39,10 @@ type metrics struct {
 	early      prometheus.Counter
 	conflicts  *prometheus.CounterVec
 	limited    prometheus.Counter
+	known      prometheus.Counter
+	lost       prometheus.Counter
+	released   *prometheus.CounterVec
+	inDoubt    *prometheus.GaugeVec
 }
 
 func newMetrics(p servicePath, log *slog.Logger) *metrics {
@@ -47,12 +56,21 @@ func newMetrics(p servicePath, log *slog.Logger) *metrics {
 			Help: "Claims that met another holder and took the next address."}),
 		early: prometheus.NewCounter(prometheus.CounterOpts{Name: MetricEarly,
 			Help: "Addresses given out before their cooldown was over, since no other was free."}),
+		known: prometheus.NewCounter(prometheus.CounterOpts{Name: MetricKnown,
+			Help: "ADDs answered from the journal, since the Kubernetes API did not answer."}),
+		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: MetricLost,
+			Help: "Addresses given again from the journal whose lease was another's by then."}),
+		released: prometheus.NewCounterVec(prometheus.CounterOpts{Name: MetricReleased,
+			Help: "Leases of this node freed since their pod and sandbox were gone and no DEL had come."}, []string{"reason"}),
+		inDoubt: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: MetricInDoubt,
+			Help: "Leases of this node kept although their pod is gone."}, []string{"reason"}),
 		conflicts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: MetricConflicts,
 			Help: "Address conflicts that this node has written into leases, by what the address was."}, []string{"address"}),
 		limited: prometheus.NewCounter(prometheus.CounterOpts{Name: MetricLimited,
 			Help: "Address conflicts that were not written down, since there were too many."}),
 	}
 	m.registry.MustRegister(m.requests, m.duration, m.collisions, m.early, m.conflicts, m.limited,
+		m.known, m.lost, m.released, m.inDoubt,
 		counted{packetsDesc, p.Counters, log}, counted{sightingsDesc, p.Sightings, log},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -62,6 +80,25 @@ func (m *metrics) request(verbPath, code string, begin time.Time) {
 	verb := path.Base(verbPath)
 	m.requests.WithLabelValues(verb, code).Inc()
 	m.duration.WithLabelValues(verb).Observe(time.Since(begin).Seconds())
+}
+
+// pending counts what the journal holds for the API when asked.
+type pending struct{ *Agent }
+
+var pendingDesc = prometheus.NewDesc(MetricPending, "Writes that the Kubernetes API has not acknowledged.", []string{"write"}, nil)
+
+func (p pending) Describe(ch chan<- *prometheus.Desc) { ch <- pendingDesc }
+
+func (p pending) Collect(ch chan<- prometheus.Metric) {
+	rebinds := 0
+	for _, e := range p.journal.Entries() {
+		if e.Rebind() {
+			rebinds++
+		}
+	}
+	for write, n := range map[string]int{"rebind": rebinds, "release": len(p.journal.Releases())} {
+		ch <- prometheus.MustNewConstMetric(pendingDesc, prometheus.GaugeValue, float64(n), write)
+	}
 }
 
 // counted reads counters of the programs on vmacs when asked.

@@ -131,17 +131,45 @@ func (p *pods) namespace(ctx context.Context, name string) (*corev1.Namespace, e
 	return ns, nil
 }
 
-// gone says, by the API's own word, that a pod's addresses are free: no pod of that UID exists, or it has finished. finished pods
-// have no sandbox, yet keep their object.
+// Why a pod's addresses are free. Finished pods have no sandbox, yet keep their object.
+const (
+	podGone     = "PodGone"
+	podReplaced = "PodReplaced" // by one of its name
+	podFinished = "PodFinished"
+)
+
+// gone says, by the API's own word, that a pod's addresses are free.
 func (p *pods) gone(ctx context.Context, namespace, name, uid string) (bool, error) {
+	reason, err := p.end(ctx, namespace, name, uid)
+	return reason != "", err
+}
+
+// end of a pod, by the API's own word: why its addresses are free; "" if they are not.
+func (p *pods) end(ctx context.Context, namespace, name, uid string) (reason string, err error) {
 	pod, err := p.client.CoreV1().Pods(namespace).Get(ctx, name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
-		return true, nil
+		return podGone, nil
 	case err != nil:
-		return false, fmt.Errorf("%w: read pod %s/%s: %w", store.ErrUnavailable, namespace, name, err)
+		return "", fmt.Errorf("%w: read pod %s/%s: %w", store.ErrUnavailable, namespace, name, err)
 	}
-	return !isPod(pod, uid) || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed, nil
+	return endOf(pod, uid), nil
+}
+
+// seemsLive says whether the watch shows the pod, not finished.
+func (p *pods) seemsLive(namespace, name, uid string) bool {
+	o, ok, _ := p.pods.GetStore().GetByKey(namespace + "/" + name)
+	return ok && endOf(o.(*corev1.Pod), uid) == ""
+}
+
+func endOf(pod *corev1.Pod, uid string) string {
+	switch {
+	case !isPod(pod, uid):
+		return podReplaced
+	case pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed:
+		return podFinished
+	}
+	return ""
 }
 
 // holderGone says, by the API's own word, that nothing of a pod runs any more, though nobody gave its address back: its object is gone

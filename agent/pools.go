@@ -145,6 +145,16 @@ func (p *pools) all() []*ipam.Pool {
 	return out
 }
 
+// named pool; nil if there is none.
+func (p *pools) named(name string) *ipam.Pool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c := p.pools[name]; c != nil {
+		return c.Pool
+	}
+	return nil
+}
+
 func (p *pools) has(pool *ipam.Pool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -10,29 +10,77 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
+	"github.com/berthdev/berth/agent/journal"
 	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/delegate"
 	"github.com/berthdev/berth/ipam"
+	"github.com/berthdev/berth/ipam/store"
 )
 
 // del frees what an interface of a sandbox holds. Nothing held is success. Only leases that name this very sandbox are freed, so a
 // late DEL of an old sandbox does no harm to the pod's new one.
 func (a *Agent) del(c call) error {
 	defer a.lock.lock(c.ContainerID, c.IfName)()
-	return a.giveUp(c, a.store.HeldBySandbox(c.ContainerID, c.IfName), a.store.Release)
+	if !a.isReady() && !a.knows(c.ContainerID, c.IfName) {
+		return errNotReady
+	}
+	return a.giveUpAs(c, sandbox{c.ContainerID, c.IfName}, a.heldBy(c.ContainerID, c.IfName), a.store.Release)
 }
 
-// giveUp leases by one of the store's ways to release one.
-func (a *Agent) giveUp(ctx context.Context, leases []*v1alpha1.IPLease, free func(context.Context, *v1alpha1.IPLease) error) error {
+// sandbox is one interface of a pod's sandbox.
+type sandbox struct{ containerID, ifName string }
+
+// freeing is one of the store's ways to release a lease. What is told to the API later is told as a Release.
+type freeing func(context.Context, *v1alpha1.IPLease) error
+
+// giveUp leases of this node, whichever sandbox has them.
+func (a *Agent) giveUp(ctx context.Context, leases []*v1alpha1.IPLease, free freeing) error {
+	of := map[sandbox][]*v1alpha1.IPLease{}
+	for _, l := range leases {
+		h := ipam.HolderOn(l, a.cfg.NodeName)
+		if e := a.journal.OfLease(l.Name); e != nil {
+			h = &e.Holder
+		}
+		if h != nil {
+			k := sandbox{h.ContainerID, h.Interface}
+			of[k] = append(of[k], l)
+		}
+	}
+	var errs []error
+	for k, leases := range of {
+		errs = append(errs, a.giveUpAs(ctx, k, leases, free))
+	}
+	return errors.Join(errs...)
+}
+
+// giveUpAs a sandbox what it has. With a journal that succeeds while the API is away: the release is told to it later.
+func (a *Agent) giveUpAs(ctx context.Context, k sandbox, leases []*v1alpha1.IPLease, free freeing) error {
 	if len(leases) == 0 {
 		return nil
+	}
+	r, written, patience := &journal.Release{Entry: journal.Entry{Leases: leases}}, store.ErrUnavailable, undoTimeout
+	if a.journal.Keeps() {
+		// Before the API hears of it: a journal that still gives the address to the pod's next sandbox would give another's.
+		if r, written = a.journal.Release(k.containerID, k.ifName, leases, a.isReady()); r == nil {
+			return written
+		}
+		leases, patience = bindings(&r.Entry), apiPatience
 	}
 	// First the path: once the lease is free, the address may be another node's.
 	if err := a.path.Detach(context.WithoutCancel(ctx), a.endpoints(leases...)...); err != nil {
 		a.log.Warn("service path of a deleted pod", "err", err) // it is mended by the next reconciliation
 	}
-	if err := a.release(ctx, leases, free); err != nil {
+	err := errNotReady
+	if a.isReady() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+		defer cancel()
+		err = a.free(ctx, r, free)
+	}
+	switch {
+	case err != nil && written != nil:
 		return err
+	case err != nil:
+		a.log.Warn("addresses given up without the Kubernetes API; it is told when it answers", "sandbox", k.containerID, "interface", k.ifName, "err", err)
 	}
 	for _, l := range leases {
 		a.suspect.clear(l.Name)
@@ -49,6 +97,7 @@ func (a *Agent) leavePath(ctx context.Context) error {
 		if end {
 			return nil
 		}
+		a.forget(l)
 		if eps := a.endpoints(l); len(eps) > 0 && !a.store.Holds(l) {
 			if err := a.path.Detach(ctx, eps...); err != nil {
 				a.log.Warn("service path of a lost lease", "lease", l.Name, "err", err)
@@ -70,10 +119,13 @@ func (a *Agent) check(c call) error {
 		return badConfig{err}
 	}
 	held := map[netip.Addr]bool{}
-	for _, l := range a.store.HeldBySandbox(c.ContainerID, c.IfName) {
+	for _, l := range a.heldBy(c.ContainerID, c.IfName) {
 		if addr, err := netip.ParseAddr(l.Spec.Address); err == nil {
 			held[addr] = true
 		}
+	}
+	if len(held) == 0 && !a.isReady() {
+		return errNotReady
 	}
 	if len(held) == 0 {
 		return notBound{fmt.Errorf("no lease is bound to interface %s of sandbox %s; delete the pod so that it is made anew", c.IfName, c.ContainerID)}
@@ -95,6 +147,9 @@ func (a *Agent) check(c call) error {
 // gives its own cached one, and for its first network only): a lease must be missing from two lists, some time apart, and its
 // pod must be gone by the API's word.
 func (a *Agent) gc(c call) error {
+	if !a.isReady() {
+		return errNotReady
+	}
 	conf, err := delegate.ParseConfig(c.Config)
 	if err != nil {
 		return badConfig{err}
@@ -109,7 +164,7 @@ func (a *Agent) gc(c call) error {
 	var errs []error
 	for _, l := range a.store.Bound() {
 		h := ipam.HolderOn(l, a.cfg.NodeName)
-		if h.Attachment != conf.Name {
+		if h == nil || h.Attachment != conf.Name {
 			continue
 		}
 		if valid[types.GCAttachment{ContainerID: h.ContainerID, IfName: h.Interface}] {
@@ -119,24 +174,9 @@ func (a *Agent) gc(c call) error {
 		if !a.suspect.twice(l.Name, h.ContainerID, a.cfg.Now()) {
 			continue
 		}
-		errs = append(errs, a.collect(c, l))
+		errs = append(errs, a.collect(c, l, h))
 	}
 	return errors.Join(errs...)
-}
-
-// collect a lease twice found without a sandbox, if its pod is gone.
-func (a *Agent) collect(ctx context.Context, l *v1alpha1.IPLease) error {
-	h := ipam.HolderOn(l, a.cfg.NodeName)
-	if h.UID == "" {
-		return nil // who it is for is not known: live
-	}
-	gone, err := a.pods.gone(ctx, h.Namespace, h.Pod, string(h.UID))
-	if err != nil || !gone {
-		return err
-	}
-	defer a.lock.lock(h.ContainerID, h.Interface)()
-	a.log.Info("free an address without a sandbox", "address", l.Spec.Address, "pod", h.Namespace+"/"+h.Pod)
-	return a.giveUp(ctx, []*v1alpha1.IPLease{l}, a.store.Release)
 }
 
 // apart is how long two observations must lie apart.

@@ -10,9 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/berthdev/berth/agent/journal"
 	"github.com/berthdev/berth/delegate"
 )
 
@@ -31,7 +33,7 @@ func (a *Agent) serve(ctx context.Context) error {
 		delegate.PathDel:    func(c call) (any, error) { return nothing{}, a.del(c) },
 		delegate.PathCheck:  func(c call) (any, error) { return nothing{}, a.check(c) },
 		delegate.PathGC:     func(c call) (any, error) { return nothing{}, a.gc(c) },
-		delegate.PathStatus: func(call) (any, error) { return nothing{}, nil },
+		delegate.PathStatus: func(call) (any, error) { return nothing{}, a.status() },
 	} {
 		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) { a.handle(w, r, verb) })
 	}
@@ -70,6 +72,14 @@ func (a *Agent) addInVersion(c call) (any, error) {
 		return nil, err
 	}
 	return delegate.InVersionOf(c.Config, res)
+}
+
+// status: an agent that does not know the API yet serves those whom its journal knows.
+func (a *Agent) status() error {
+	if a.isReady() || slices.ContainsFunc(a.journal.Entries(), func(e *journal.Entry) bool { return len(e.Result) > 0 }) {
+		return nil
+	}
+	return errNotReady
 }
 
 // aliveTimeout bounds how long the socket may take to say anything.
@@ -159,9 +169,6 @@ func (a *Agent) caught(f func() error) func() error {
 }
 
 func (a *Agent) try(r *http.Request, verb verb) (any, error) {
-	if !a.isReady() {
-		return nil, errNotReady
-	}
 	var req delegate.Request
 	if err := json.NewDecoder(r.Body).Decode(&req); err != nil {
 		return nil, badConfig{fmt.Errorf("request: %w", err)}

@@ -81,6 +81,8 @@ func TestEventReasons(t *testing.T) {
 	told := regexp.MustCompile(`\.(?:warn|report)\([^"\n]*"([A-Z]\w+)"`)
 	in := all(told, source(t, "../agent"))
 	in = append(in, all(reasonOfLease, source(t, "../controller"))...)
+	in = append(in, all(regexp.MustCompile(`\t(?:doubt|pod)\w+\s+= "(\w+)"`), source(t, "../agent"))...)
+	in = append(in, "AddressLost") // of a pod of which only the name is known
 	for _, r := range all(regexp.MustCompile(`reason\w+\s+= "(\w+)"`), source(t, "../controller")) {
 		switch r {
 		case "Disabled", "WaitsForLeases", "Unknown": // somebody's wish, and nobody's news

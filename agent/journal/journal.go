@@ -88,6 +88,20 @@ func (j *Journal) Put(e *Entry) (wait func() error) {
 	return j.begin(func(s *state) { s.put(e) })
 }
 
+// Learn of an interface by the API's word.
+func (j *Journal) Learn(e *Entry) { j.lazily(func(s *state) { s.put(e) }) }
+
+// Void what the journal knows of a lease: by the API's word it is not this node's.
+func (j *Journal) Void(lease string) {
+	j.lazily(func(s *state) {
+		for k, e := range s.entries {
+			if has(e.Leases, lease) {
+				s.lost(k, lease)
+			}
+		}
+	})
+}
+
 // Adopt finds what the interface of holder had: this sandbox, or an earlier one of the same pod, if the result is known and its
 // addresses were not told to the API as free. They are the holder's from now on. nil: there is none.
 func (j *Journal) Adopt(h v1alpha1.LeaseHolder, netNS string) (e *Entry, err error) {
@@ -170,3 +184,30 @@ func (j *Journal) Prefixes() json.RawMessage {
 
 // SetPrefixes of the service path, as JSON.
 func (j *Journal) SetPrefixes(p json.RawMessage) { j.lazily(func(s *state) { s.setPrefixes(p) }) }
+
+// Keeps says whether there is a file: a journal without one knows nothing, and what it is told is not durable.
+func (j *Journal) Keeps() bool { return j.file != "" }
+
+// OfLease is the interface that has the lease, by the journal; nil if none has.
+func (j *Journal) OfLease(lease string) *Entry {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	for _, e := range j.state.entries {
+		if has(e.Leases, lease) {
+			return e
+		}
+	}
+	return nil
+}
+
+// Released says whether a release of the lease is still to be acknowledged.
+func (j *Journal) Released(lease string) bool {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	for _, r := range j.state.releases {
+		if has(r.Leases, lease) {
+			return true
+		}
+	}
+	return false
+}

@@ -229,3 +229,7 @@ func without(a, b []*v1alpha1.IPLease) (out []*v1alpha1.IPLease) {
 func withoutName(a []*v1alpha1.IPLease, name string) []*v1alpha1.IPLease {
 	return slices.DeleteFunc(slices.Clone(a), func(l *v1alpha1.IPLease) bool { return l.Name == name })
 }
+
+func has(leases []*v1alpha1.IPLease, name string) bool {
+	return slices.ContainsFunc(leases, func(l *v1alpha1.IPLease) bool { return l.Name == name })
+}

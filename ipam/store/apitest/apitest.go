@@ -121,6 +121,7 @@ func RemoveLeases(t testing.TB, leases *v1alpha1.LeaseClient, network string) {
 // Faults between a client and the API server.
 type Faults struct {
 	mu   sync.Mutex
+	away bool
 	do   map[string]Fault
 	gate chan struct{} // nil: watches flow
 }
@@ -151,6 +152,19 @@ func (f *Faults) Set(method string, fault Fault) {
 	f.do[method] = fault
 }
 
+// SetAway has no request of any kind reach the server, and no watch tell anything, until it is set back.
+func (f *Faults) SetAway(away bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.away = away
+}
+
+func (f *Faults) isAway() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.away
+}
+
 // HoldWatches keeps back what watches tell, until the function returned is called.
 func (f *Faults) HoldWatches() (release func()) {
 	f.mu.Lock()
@@ -165,6 +179,9 @@ func (f *Faults) Into(cfg *rest.Config) *rest.Config {
 	cfg = rest.CopyConfig(cfg)
 	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper {
 		return roundTripper(func(r *http.Request) (*http.Response, error) {
+			if f.isAway() {
+				return nil, ErrFault
+			}
 			if r.URL.Query().Get("watch") != "" {
 				resp, err := next.RoundTrip(r)
 				if err == nil {
@@ -218,6 +235,9 @@ type gated struct {
 
 func (g *gated) Read(p []byte) (int, error) {
 	n, err := g.ReadCloser.Read(p)
+	if g.faults.isAway() {
+		return 0, ErrFault
+	}
 	g.faults.mu.Lock()
 	gate := g.faults.gate
 	g.faults.mu.Unlock()
