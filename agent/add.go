@@ -58,6 +58,12 @@ func (a *Agent) addAsked(c call, conf *delegate.Config, args delegate.Args) (*co
 		return nil, nil, err
 	}
 	defer a.lock.lock(c.ContainerID, c.IfName)()
+	// And of a pod's interface one sandbox at a time: an ADD that a runtime gave up may be waiting for the API still, and would take the
+	// address back from the sandbox that has it by now.
+	defer a.lock.lock(string(uidOf(args, pod)), c.IfName)()
+	if c.caller.Err() != nil {
+		return pod, nil, fmt.Errorf("the plugin went away before its turn: %w", c.caller.Err())
+	}
 	res, err := a.addPod(c, conf, args, pod)
 	return pod, res, err
 }
@@ -81,10 +87,7 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 	if err != nil {
 		return nil, err
 	}
-	uid := types.UID(args.UID) // the kubelet's; it differs from the API's for static pods
-	if uid == "" {
-		uid = pod.UID
-	}
+	uid := uidOf(args, pod)
 	own := a.ownLeases(c.Request, uid)
 	target := ipam.Target{
 		NodeName: a.cfg.NodeName, Namespace: pod.Namespace, Pod: pod.Name,
@@ -140,6 +143,14 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 		return nil, errors.Join(fmt.Errorf("the plugin went away before its answer: %w", c.caller.Err()), t.undo(c))
 	}
 	return res, nil
+}
+
+// uidOf a pod: the kubelet's word, which differs from the API's for static pods.
+func uidOf(args delegate.Args, pod *corev1.Pod) types.UID {
+	if args.UID != "" {
+		return types.UID(args.UID)
+	}
+	return pod.UID
 }
 
 // ownLeases of the interface: those of this very sandbox (an ADD tried again) and of an earlier sandbox of the same pod.

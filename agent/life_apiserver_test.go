@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -204,4 +205,17 @@ func TestLostLeaseLeavesThePath(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// An ADD that its runtime has given up comes to its turn when the pod's next sandbox has the address: it takes nothing back.
+func TestGivenUpAddTakesNothing(t *testing.T) {
+	r := newRig(t, `a: {subnets: [{cidr: 10.6.0.0/24}]}`)
+	p := r.pod("web", "berth.dev/ippool=$a")
+	at := r.add(p, "s2", "net1")
+	gone, giveUp := context.WithCancel(t.Context())
+	giveUp()
+	if _, err := r.Agent.add(call{t.Context(), request(p, "s1", "net1", macvlan), gone}); err == nil || !strings.Contains(err.Error(), "went away") {
+		t.Errorf("an ADD that was given up: %v", err)
+	}
+	r.wantBound(at + " web/net1/s2")
 }

@@ -16,11 +16,13 @@ import (
 //	Given    a lease that an interface of another pod uses: two holders at one instant
 //	Given    other leases than the same interface of the same pod was given before, unless it was told to give them up since
 //	Given    other leases than the same identity was given before, whatever was given up
-//	Read     a lease used before it was asked for, and until it was answered, that is not bound to its user: a success was not durable
+//	Read     a lease used before it was asked for, and until it was answered, that is not bound to its user's pod: a success was not durable
 //	Listed   the same, for all leases
-//	Changed  the same, for a version later than one that was bound to the user: freed or given away under a live interface
+//	Changed  the same, for a version later than one that was bound to the user's pod: freed or given away under a live interface
 //	Changed  a lease bound to another pod without having been free between, unless it is kept for an identity that both have
 //	Settled  as Listed, and a lease bound to an interface that does not use it: nothing is freed but by hand
+//
+// A lease may name an earlier sandbox of the pod for a while: without the API, agents answer a new one from their journal.
 //
 // Its word is sound however late events are written: an interface counts as a user from after its answer, until before its DEL is sent.
 type checker struct {
@@ -34,7 +36,7 @@ type checker struct {
 // use of a lease by an interface.
 type use struct {
 	since   int
-	version uint64 // of the lease, at which it was seen bound to the user; 0 as long as it was not
+	version uint64 // of the lease, at which it was seen bound to the user's pod; 0 as long as it was not
 }
 
 type podInterface struct {
@@ -184,6 +186,9 @@ func (c *checker) unsettled(seen []Lease) (out []Lease) {
 
 func (l Lease) bound() bool { return l.Phase == v1alpha1.LeaseBound }
 
-func (l Lease) boundTo(i Interface) bool { return l.bound() && l.Holder == i }
+// boundTo the interface of the pod, by whichever of its sandboxes.
+func (l Lease) boundTo(i Interface) bool {
+	return l.bound() && l.Holder.UID == i.UID && l.Holder.Name == i.Name
+}
 
 func (i Interface) String() string { return fmt.Sprintf("%s/%s of pod %.8s", i.Sandbox, i.Name, i.UID) }

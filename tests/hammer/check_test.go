@@ -56,7 +56,9 @@ func TestCheck(t *testing.T) {
 
 		{"durable", []Event{{Kind: Given, Of: one, Leases: []string{"a"}}, {Kind: Read, Since: 0, Seen: lease(5, bound, one)}}, ""},
 		{"not durable: none", []Event{{Kind: Given, Of: one, Leases: []string{"a"}}, {Kind: Read, Since: 0, Seen: none}}, "not durable"},
-		{"not durable: of another sandbox", []Event{{Kind: Given, Of: one, Leases: []string{"a"}}, {Kind: Read, Since: 0, Seen: lease(5, bound, again)}}, "not durable"},
+		{"of another sandbox, until it is rebound", []Event{{Kind: Given, Of: one, Leases: []string{"a"}}, {Kind: Read, Since: 0, Seen: lease(5, bound, again)}}, ""},
+		{"of another sandbox for good", []Event{{Kind: Given, Of: one, Leases: []string{"a"}}, {Kind: Settled, Since: 0, Seen: lease(5, bound, again)}}, "not freed"},
+		{"not durable: of another pod", []Event{{Kind: Given, Of: one, Leases: []string{"a"}}, {Kind: Read, Since: 0, Seen: lease(5, bound, other)}}, "not durable"},
 		{"not durable: released", []Event{{Kind: Given, Of: one, Leases: []string{"a"}}, {Kind: Read, Since: 0, Seen: lease(5, released, one)}}, "not durable"},
 		{"read before the answer", []Event{{Kind: Asked, Of: one}, {Kind: Given, Of: one, Leases: []string{"a"}}, {Kind: Read, Since: 0, Seen: none}}, ""},
 		{"read after the DEL", []Event{{Kind: Given, Of: one, Leases: []string{"a"}}, {Kind: Dropped, Of: one}, {Kind: Read, Since: 0, Seen: none}}, ""},
