@@ -41,7 +41,7 @@ func (a *Agent) add(c call) (*types100.Result, error) {
 	if away(err) {
 		res, err = a.addKnown(c, conf, args, err)
 	}
-	if err != nil && pod != nil {
+	if err != nil && pod != nil && !errors.As(err, new(toRun)) {
 		err = fmt.Errorf("interface %s of pod %s/%s: %w", c.IfName, pod.Namespace, pod.Name, err)
 		a.report(pod, "AddressNotAssigned", err)
 	}
@@ -112,7 +112,8 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 	}
 	claimant := claimantOf(pod, holder, ask)
 	target.Kept = a.store.Kept(claimant)
-	t := &transaction{Agent: a, pod: pod, claimant: claimant, own: own, kept: target.Kept}
+	t := &transaction{Agent: a, req: c.Request, cniVersion: conf.CNIVersion, pod: pod, claimant: claimant, own: own, kept: target.Kept,
+		rejected: map[string]string{}}
 	plan, err := t.plan(ask, target)
 	if err != nil {
 		return nil, err
@@ -125,7 +126,7 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 	if steer {
 		steered = a.steered(ask.Default)
 	}
-	res, err := result(t.leases, t.pools, ask, steered, conf.Type)
+	res, err := result(t.leases, t.pools, t.given, ask, steered, conf.Type)
 	if err != nil {
 		return nil, errors.Join(err, t.undo(c))
 	}
@@ -167,14 +168,19 @@ func (a *Agent) ownLeases(req *delegate.Request, uid types.UID) []*v1alpha1.IPLe
 // transaction is an ADD on its way: all addresses or none.
 type transaction struct {
 	*Agent
-	pod      *corev1.Pod
-	claimant ipam.Claimant
-	own      []*v1alpha1.IPLease   // held by the interface before
-	kept     map[netip.Addr]string // kept for the pod's identity before
+	req        *delegate.Request
+	cniVersion string
+	pod        *corev1.Pod
+	claimant   ipam.Claimant
+	own        []*v1alpha1.IPLease   // held by the interface before
+	kept       map[netip.Addr]string // kept for the pod's identity before
 
 	leases  []*v1alpha1.IPLease // what the interface gets, IPv4 first in each pool
 	pools   []*ipam.Pool        // of leases, by index
 	claimed []*v1alpha1.IPLease // those of leases that are new
+
+	given    given             // by delegates, beside addresses
+	rejected map[string]string // delegate pools whose addresses cannot be used, and why
 }
 
 // plan the options.
@@ -206,7 +212,11 @@ func (t *transaction) run(ctx context.Context, plan [][]ipam.Option) error {
 					o.Pool.Name, o.Pool.Network, t.pools[0].Network, ipam.ErrNoPool))
 				continue
 			}
-			err := t.serve(ctx, o)
+			serve := t.serve
+			if o.Pool.Delegate != nil {
+				serve = t.serveDelegate
+			}
+			err := serve(ctx, o)
 			if err == nil {
 				served = true
 				break
@@ -220,12 +230,16 @@ func (t *transaction) run(ctx context.Context, plan [][]ipam.Option) error {
 			return all(full)
 		}
 	}
+	if err := t.returnUnused(); err != nil {
+		return err
+	}
 	return t.dropRest(ctx)
 }
 
 // givesWay says whether an option that failed leaves room for the next. Where the way back of its claims has failed, too, it does not.
 func givesWay(err error) bool {
-	return (errors.Is(err, ipam.ErrExhausted) || errors.Is(err, ipam.ErrTaken) || errors.Is(err, ipam.ErrNoPool)) && !errors.Is(err, store.ErrUnavailable)
+	return (errors.Is(err, ipam.ErrExhausted) || errors.Is(err, ipam.ErrTaken) || errors.Is(err, ipam.ErrNoPool) || errors.As(err, new(delegateError))) &&
+		!errors.Is(err, store.ErrUnavailable)
 }
 
 // serve all picks of an option, or none.
@@ -344,10 +358,15 @@ func (t *transaction) keepOwn(ctx context.Context, p *ipam.Pool, pick ipam.Pick)
 	return nil, nil
 }
 
-// dropRest frees what the interface held and no longer gets, nor its identity.
+// dropRest frees what the interface held and no longer gets, nor its identity. What a delegate gave to an earlier sandbox goes by the DEL
+// of that one, first back to the delegate.
 func (t *transaction) dropRest(ctx context.Context) error {
 	var rest []*v1alpha1.IPLease
 	for _, l := range t.own {
+		earlier := !ipam.SameSandbox(l, t.claimant.Holder.ContainerID, t.claimant.Holder.Interface)
+		if p := t.Agent.pools.named(l.Spec.Pool); earlier && p != nil && p.Delegate != nil {
+			continue
+		}
 		if !slices.ContainsFunc(t.leases, func(g *v1alpha1.IPLease) bool { return g.Name == l.Name }) {
 			rest = append(rest, l)
 		}

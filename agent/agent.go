@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"time"
 
 	nadclient "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/client/clientset/versioned"
@@ -30,6 +31,7 @@ type Config struct {
 	NodeName string
 	Socket   string // where the plugin finds the agent
 	PinDir   string // on a bpffs, for programs and maps
+	StateDir string // for what outlives a reboot
 
 	Journal string // file of the journal; "" for none: then no verb succeeds without the API
 
@@ -75,6 +77,7 @@ type Agent struct {
 	events  events.EventRecorder
 	metrics *metrics
 	lock    keyLock // of an interface of a sandbox: one verb at a time
+	notes   *notes  // which delegates may have something
 	nads    nadclient.Interface
 	lost    workqueue.TypedInterface[*v1alpha1.IPLease] // leases that this node holds no longer
 	clash   *conflicts                                  // addresses that others use
@@ -130,6 +133,7 @@ func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*
 		doubted:     map[string]bool{},
 		netNS:       "/run/netns",
 		ready:       make(chan struct{}),
+		notes:       &notes{dir: filepath.Join(cfg.StateDir, "delegates")},
 	}
 	a.metrics = newMetrics(a.path, log)
 	a.pods = newPods(client, cfg.NodeName)

@@ -153,7 +153,7 @@ func (r *rig) awaitAgent() {
 func (r *rig) launch() {
 	r.Helper()
 	r.path = newFakePath()
-	r.conf.NodeName, r.conf.Socket = cmp.Or(r.node, r.name), r.socket
+	r.conf.NodeName, r.conf.Socket, r.conf.StateDir = cmp.Or(r.node, r.name), r.socket, filepath.Join(filepath.Dir(r.socket), "state")
 	log := slog.New(slog.DiscardHandler)
 	a, err := newAgent(r.conf, r.faults.Into(r.cfg), r.path, log)
 	if r.conf.NoServicePath {

@@ -31,6 +31,7 @@ func cniError(err error, status bool) *delegate.Error {
 	var config badConfig
 	var request badRequest
 	var bound notBound
+	var delegated delegateError
 	switch {
 	case status:
 		code = delegate.CodeNotAvailable
@@ -42,6 +43,10 @@ func cniError(err error, status bool) *delegate.Error {
 		code = delegate.CodeNotBound
 	case errors.Is(err, ipam.ErrExhausted): // before ErrNoPool: among several pools, the full one is what can be helped
 		code = delegate.CodeExhausted
+	case errors.As(err, &delegated) && delegated.err.Code == types.ErrTryAgainLater:
+		code = types.ErrTryAgainLater
+	case errors.As(err, &delegated):
+		code = delegate.CodeDelegate
 	case errors.Is(err, ipam.ErrNoPool):
 		code = delegate.CodeNoPool
 	case errors.Is(err, ipam.ErrTaken):

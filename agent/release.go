@@ -6,9 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
-	"time"
 
-	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/berthdev/berth/agent/journal"
 	"github.com/berthdev/berth/api/v1alpha1"
@@ -24,7 +23,15 @@ func (a *Agent) del(c call) error {
 	if !a.isReady() && !a.knows(c.ContainerID, c.IfName) {
 		return errNotReady
 	}
-	return a.giveUpAs(c, sandbox{c.ContainerID, c.IfName}, a.heldBy(c.ContainerID, c.IfName), a.store.Release)
+	held := a.heldBy(c.ContainerID, c.IfName)
+	back, err := a.giveBack(c.Request, c.ContainerID, c.IfName, false, held)
+	switch {
+	case err != nil:
+		return err
+	case len(back.runs) > 0:
+		return back.runs
+	}
+	return a.endReturn(c, c.ContainerID, c.IfName, back, held)
 }
 
 // sandbox is one interface of a pod's sandbox.
@@ -119,7 +126,8 @@ func (a *Agent) check(c call) error {
 		return badConfig{err}
 	}
 	held := map[netip.Addr]bool{}
-	for _, l := range a.heldBy(c.ContainerID, c.IfName) {
+	leases := a.heldBy(c.ContainerID, c.IfName)
+	for _, l := range leases {
 		if addr, err := netip.ParseAddr(l.Spec.Address); err == nil {
 			held[addr] = true
 		}
@@ -130,86 +138,30 @@ func (a *Agent) check(c call) error {
 	if len(held) == 0 {
 		return notBound{fmt.Errorf("no lease is bound to interface %s of sandbox %s; delete the pod so that it is made anew", c.IfName, c.ContainerID)}
 	}
-	if conf.PrevResult == nil {
-		return nil
-	}
-	for _, ip := range conf.PrevResult.IPs {
-		addr, _ := netip.AddrFromSlice(ip.Address.IP)
-		if addr = addr.Unmap(); !held[addr] {
+	for _, addr := range expected(conf.PrevResult, c.IfName) {
+		if !held[addr] {
 			return notBound{fmt.Errorf("address %s of interface %s has no lease bound to sandbox %s; delete the pod so that it is made anew",
 				addr, c.IfName, c.ContainerID)}
 		}
 	}
-	return nil
+	return a.checkDelegates(c, leases)
 }
 
-// gc frees the leases of a network whose sandboxes the runtime no longer knows. The runtime's list alone is not believed (Multus
-// gives its own cached one, and for its first network only): a lease must be missing from two lists, some time apart, and its
-// pod must be gone by the API's word.
-func (a *Agent) gc(c call) error {
-	if !a.isReady() {
-		return errNotReady
+// expected addresses of an interface, by the result of the whole chain of plugins: later ones may have added addresses of other
+// interfaces to it (CNI spec 1.1.0, section 2, "CHECK").
+func expected(res *types100.Result, ifName string) (out []netip.Addr) {
+	if res == nil {
+		return nil
 	}
-	conf, err := delegate.ParseConfig(c.Config)
-	if err != nil {
-		return badConfig{err}
-	}
-	if conf.ValidAttachments == nil {
-		return nil // unknown is not none
-	}
-	valid := map[types.GCAttachment]bool{}
-	for _, v := range conf.ValidAttachments {
-		valid[v] = true
-	}
-	var errs []error
-	for _, l := range a.store.Bound() {
-		h := ipam.HolderOn(l, a.cfg.NodeName)
-		if h == nil || h.Attachment != conf.Name {
+	for _, ip := range res.IPs {
+		if i := ip.Interface; i != nil && *i >= 0 && *i < len(res.Interfaces) && res.Interfaces[*i].Name != ifName {
 			continue
 		}
-		if valid[types.GCAttachment{ContainerID: h.ContainerID, IfName: h.Interface}] {
-			a.suspect.clear(l.Name)
-			continue
+		if addr, ok := netip.AddrFromSlice(ip.Address.IP); ok {
+			out = append(out, addr.Unmap())
 		}
-		if !a.suspect.twice(l.Name, h.ContainerID, a.cfg.Now()) {
-			continue
-		}
-		errs = append(errs, a.collect(c, l, h))
 	}
-	return errors.Join(errs...)
-}
-
-// apart is how long two observations must lie apart.
-const apart = 30 * time.Second
-
-// suspects are leases once found without a sandbox.
-type suspects struct {
-	mu    sync.Mutex
-	since map[string]suspicion // by lease name
-}
-
-type suspicion struct {
-	containerID string
-	since       time.Time
-}
-
-func newSuspects() *suspects { return &suspects{since: map[string]suspicion{}} }
-
-// twice says whether this is a second observation of the same sandbox's lease, and long enough after the first.
-func (s *suspects) twice(name, containerID string, now time.Time) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if first, ok := s.since[name]; ok && first.containerID == containerID {
-		return now.Sub(first.since) >= apart
-	}
-	s.since[name] = suspicion{containerID, now}
-	return false
-}
-
-func (s *suspects) clear(name string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.since, name)
+	return out
 }
 
 // keyLock serialises the verbs of one interface of one sandbox.

@@ -18,14 +18,15 @@ import (
 const scopeLink = 253
 
 // result of an ADD: the addresses, the routes of the service path if steered is not empty, those of the subnets, those asked
-// for, and the default route where the interface is the pod's default route.
+// for, those of delegates, and the default route where the interface is the pod's default route. Whether a delegate's gateway is one,
+// its own routes say: host-local names a gateway always.
 //
 // The main plugin's ipam.ConfigureIface sets the routes in their order, so the gateway's comes before those via it. What else it
 // asks of a result stands at delegate's contract; above all, an address has its gateway only if the main plugin needs it: an
 // IPv6 one makes ConfigureIface wait two seconds for duplicate address detection, an IPv4 one becomes the next hop of the
 // service gateway's own route.
-func result(leases []*v1alpha1.IPLease, pools []*ipam.Pool, ask nad.Ask, steered []netip.Prefix, mainPlugin string) (*types100.Result, error) {
-	res := &types100.Result{CNIVersion: types100.ImplementedSpecVersion}
+func result(leases []*v1alpha1.IPLease, pools []*ipam.Pool, given given, ask nad.Ask, steered []netip.Prefix, mainPlugin string) (*types100.Result, error) {
+	res := &types100.Result{CNIVersion: types100.ImplementedSpecVersion, DNS: given.dns}
 	var subnets []ipam.Subnet
 	for i, l := range leases {
 		addr, err := netip.ParseAddr(l.Spec.Address)
@@ -59,9 +60,17 @@ func result(leases []*v1alpha1.IPLease, pools []*ipam.Pool, ask nad.Ask, steered
 			r.add(route.Dst, gw)
 		}
 	}
-	if ask.Default && ask.DefaultRoute && !ask.NoDefaultRoute {
-		for _, s := range subnets {
-			if s.Gateway.IsValid() {
+	isDefaultRoute := ask.Default && ask.DefaultRoute && !ask.NoDefaultRoute
+	for _, route := range given.routes {
+		dst, _ := netip.AddrFromSlice(route.Dst.IP)
+		bits, _ := route.Dst.Mask.Size()
+		if p := netip.PrefixFrom(dst.Unmap(), bits); bits > 0 || isDefaultRoute {
+			r.addAsIs(p, route)
+		}
+	}
+	if isDefaultRoute {
+		for i, s := range subnets {
+			if s.Gateway.IsValid() && pools[i].Delegate == nil {
 				r.add(defaultOf(s.Prefix.Addr()), s.Gateway)
 			}
 		}
@@ -92,11 +101,14 @@ type routes struct {
 }
 
 func (r *routes) add(dst netip.Prefix, gw netip.Addr) *types.Route {
+	return r.addAsIs(dst, &types.Route{Dst: ipNet(dst), GW: gw.AsSlice()})
+}
+
+func (r *routes) addAsIs(dst netip.Prefix, route *types.Route) *types.Route {
 	if r.seen[dst] {
 		return nil
 	}
 	r.seen[dst] = true
-	route := &types.Route{Dst: ipNet(dst), GW: gw.AsSlice()}
 	r.list = append(r.list, route)
 	return route
 }

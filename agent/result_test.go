@@ -129,7 +129,7 @@ func TestResult(t *testing.T) {
 			if tc.plugin == "" {
 				tc.plugin = "macvlan"
 			}
-			res, err := result(leases, pools, tc.ask, tc.steered, tc.plugin)
+			res, err := result(leases, pools, given{}, tc.ask, tc.steered, tc.plugin)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -150,7 +150,7 @@ func TestResultOfLostSubnet(t *testing.T) {
 		"x":         "lease n.x",
 	} {
 		l := &v1alpha1.IPLease{ObjectMeta: metav1.ObjectMeta{Name: "n." + a}, Spec: v1alpha1.IPLeaseSpec{Address: a}}
-		if res, err := result([]*v1alpha1.IPLease{l}, []*ipam.Pool{testPool(t)}, nad.Ask{}, nil, "macvlan"); err == nil || !strings.Contains(err.Error(), want) {
+		if res, err := result([]*v1alpha1.IPLease{l}, []*ipam.Pool{testPool(t)}, given{}, nad.Ask{}, nil, "macvlan"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, %v; want %q", res, err, want)
 		}
 	}

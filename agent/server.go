@@ -33,7 +33,7 @@ func (a *Agent) serve(ctx context.Context) error {
 		delegate.PathDel:    func(c call) (any, error) { return nothing{}, a.del(c) },
 		delegate.PathCheck:  func(c call) (any, error) { return nothing{}, a.check(c) },
 		delegate.PathGC:     func(c call) (any, error) { return nothing{}, a.gc(c) },
-		delegate.PathStatus: func(call) (any, error) { return nothing{}, a.status() },
+		delegate.PathStatus: func(c call) (any, error) { return nothing{}, a.status(c) },
 	} {
 		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) { a.handle(w, r, verb) })
 	}
@@ -75,8 +75,11 @@ func (a *Agent) addInVersion(c call) (any, error) {
 }
 
 // status: an agent that does not know the API yet serves those whom its journal knows.
-func (a *Agent) status() error {
-	if a.isReady() || slices.ContainsFunc(a.journal.Entries(), func(e *journal.Entry) bool { return len(e.Result) > 0 }) {
+func (a *Agent) status(c call) error {
+	if a.isReady() {
+		return a.statusOf(c)
+	}
+	if slices.ContainsFunc(a.journal.Entries(), func(e *journal.Entry) bool { return len(e.Result) > 0 }) {
 		return nil
 	}
 	return errNotReady
@@ -125,7 +128,9 @@ func (a *Agent) handle(w http.ResponseWriter, r *http.Request, verb verb) {
 	begin := time.Now()
 	answer, err := a.do(r, verb)
 	code := http.StatusOK
-	if err != nil {
+	if runs := (toRun)(nil); errors.As(err, &runs) {
+		answer, code = runs, delegate.StatusRun
+	} else if err != nil {
 		e := cniError(err, r.URL.Path == delegate.PathStatus)
 		a.log.Warn("refused", "verb", r.URL.Path, "code", e.Code, "err", err)
 		answer, code = e, http.StatusInternalServerError

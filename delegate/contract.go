@@ -4,17 +4,44 @@
 // The contract is HTTP with JSON bodies over a unix socket that only root may open. Each verb is a POST of a Request:
 //
 //	path        answers 200 with                        may fail with (CNI error codes, CNI spec "Error")
-//	/v1/add     a CNI result, of the cniVersion of the  7 bad configuration, 11 try again later, 100–103 below
+//	/v1/add     a CNI result, of the cniVersion of the  7 bad configuration, 11 try again later, 100–103 and 106 below
 //	            configuration, which is printed as it is
-//	/v1/del     {}; not found is success                7, 11
-//	/v1/check   {}                                      7, 11, 105 the lease is not this sandbox's
+//	/v1/del     {}; not found is success                7, 11, 106
+//	/v1/check   {}                                      7, 11, 105 the lease is not this sandbox's, 106
 //	/v1/status  {}                                      50 the agent cannot serve
-//	/v1/gc      {}                                      7, 11
+//	/v1/gc      {}                                      7, 11, 106
 //
 // A failure is any other HTTP status with a CNI error object {code, msg, details} as its body; the message says what to do.
 // The plugin hands it on as it is. If the agent does not answer, the plugin fails with 11 (50 for STATUS).
 //
 // DEL must succeed on a configuration that ADD would refuse, or a pod made with it never goes away.
+//
+// # Delegation
+//
+// The addresses of a delegate pool come from another IPAM plugin, which must run where the runtime runs plugins. So the agent says
+// what to run and the plugin runs it. An answer with the status 202 is a list of Runs; the plugin runs them in their order and posts
+// its Request again, with all outcomes since it started. The agent keeps nothing of a verb between two posts, and is the one who
+// judges: the plugin does not look at what a delegate said.
+//
+//	verb    the agent asks for                  then, by the outcome, it
+//	ADD     ADD of the next delegate pool in    records its addresses as leases and answers the result; or goes on to the next pool,
+//	        the plan (DEL first, if it has      if the delegate failed, gave another family or not the address asked for, or gave one
+//	        something for this interface)       that is bound already
+//	ADD     DEL of a delegate whose addresses   goes on
+//	        it does not use
+//	DEL     DEL of each delegate that may have  frees the leases; those of a delegate that failed stay, and its error is the answer
+//	        something for this interface
+//	CHECK   CHECK of each delegate that leases  answers the first error; a delegate that knows no CHECK passes
+//	        of this interface are from
+//	GC      DEL for each interface of a dead    frees the leases; answers all errors
+//	        sandbox, then GC of each delegate
+//	        pool of this node
+//	STATUS  STATUS of the delegates, if the     answers 50 if all of them fail
+//	        network's pools have no other
+//
+// What an ADD has a delegate give is undone if the ADD fails in the end, be it that the agent is away: the plugin then runs DEL of
+// each delegate of which it ran ADD. A delegate whose ADD fails gets its DEL at once (CNI spec 1.1.0, section 4). The agent notes on
+// disk which delegate it is about to ask for, so that DEL finds it if the plugin dies meanwhile.
 //
 // # The result of ADD
 //
@@ -57,6 +84,7 @@ const (
 	CodeAddressTaken uint = 102 // the address asked for is held by another
 	CodeBadRequest   uint = 103 // an annotation or CNI argument is malformed or contradicts another
 	CodeNotBound     uint = 105 // CHECK: the lease is absent or another sandbox's
+	CodeDelegate     uint = 106 // the IPAM plugin of a delegate pool failed, or its result cannot be used
 )
 
 // Request is what the plugin tells the agent: the CNI parameters as they came, and what it saw in the pod's namespace.
@@ -71,6 +99,8 @@ type Request struct {
 	Config json.RawMessage `json:"config"`
 	// MAC of IfName in NetNS, if the main plugin has made the link before it called IPAM ADD (macvlan has).
 	MAC string `json:"mac,omitempty"`
+	// Ran is what came of the delegates that the agent has asked for, in order, see package plugin.
+	Ran []Ran `json:"ran,omitempty"`
 }
 
 // Error is what the agent answers on failure.

@@ -151,6 +151,7 @@ func TestIPAMKeys(t *testing.T) {
 
 // cniCodes are those of package types that Berth uses.
 var cniCodes = map[string]uint{
+	"ErrIncompatibleCNIVersion": types.ErrIncompatibleCNIVersion, "ErrInvalidEnvironmentVariables": types.ErrInvalidEnvironmentVariables,
 	"ErrDecodingFailure": types.ErrDecodingFailure, "ErrInternal": types.ErrInternal,
 	"ErrInvalidNetworkConfig": types.ErrInvalidNetworkConfig, "ErrTryAgainLater": types.ErrTryAgainLater,
 }

@@ -76,6 +76,10 @@ func (p Pick) Allows(a netip.Addr) bool {
 type Option struct {
 	Pool  *Pool
 	Picks []Pick
+	// Family and Asked are what is wanted of a delegate pool, which has no picks: its plugin chooses, and its result is measured by
+	// them. Family "": whatever it gives.
+	Family Family
+	Asked  Asked
 	// Refused: the pool gives the target nothing new, for this reason; what it holds it keeps.
 	Refused string
 }
@@ -133,9 +137,14 @@ func (t Target) rank(p *Pool, f Family) int {
 	return 2
 }
 
-// option of p: the addresses asked for, and a free choice for each family that nothing was asked of.
+// option of p: the addresses asked for, and a free choice for each family that nothing was asked of. What a delegate pool has, its
+// plugin knows, which is asked.
 func option(p *Pool, f Family, asked Asked, t Target) (Option, bool) {
 	o := Option{Pool: p, Refused: p.refuses(f, t)}
+	if p.Delegate != nil {
+		o.Family, o.Asked = f, asked
+		return o, true
+	}
 	families := p.families(t)
 	if f != "" {
 		families = []Family{f}
@@ -216,7 +225,7 @@ func expand(pools []*Pool, w Want, t Target, unknown *[]string) (out []*Pool) {
 	slices.SortFunc(pools, func(a, b *Pool) int { return strings.Compare(a.Name, b.Name) })
 	if w.Patterns == nil {
 		for _, p := range pools {
-			if p.Default && (w.Family == "" || len(p.ranges[w.Family]) > 0) || t.holds(p, w.Family) {
+			if p.Default && p.mayHave(w.Family) || t.holds(p, w.Family) {
 				out = append(out, p)
 			}
 		}
@@ -248,11 +257,11 @@ func (p *Pool) refuses(f Family, t Target) string {
 	switch {
 	case p.Refusal != "":
 		return p.Refusal
-	case f != "" && len(p.ranges[f]) == 0:
+	case !p.mayHave(f):
 		return fmt.Sprintf("has no %s addresses", f)
 	case f != "" && p.paired:
 		return fmt.Sprintf("pairs its addresses, and gives no %s address alone; name it for both families", f)
-	case len(p.Families()) == 0:
+	case p.Delegate == nil && len(p.Families()) == 0:
 		return "gives out no address: everything in ips is excluded"
 	case !p.nodes.Matches(t.NodeLabels):
 		return fmt.Sprintf("does not serve node %q (nodeAffinity %s)", t.NodeName, p.nodes)
@@ -266,6 +275,13 @@ func (p *Pool) refuses(f Family, t Target) string {
 
 // ServesNode says whether pods of a node with these labels may get an address of the pool.
 func (p *Pool) ServesNode(l labels.Set) bool { return p.nodes.Matches(l) }
+
+// ServingNode lists the pools that patterns name, or those marked default if there are none, which may give addresses to some pod of
+// a node with these labels.
+func ServingNode(pools []*Pool, patterns []string, node labels.Set) []*Pool {
+	out := expand(pools, Want{Patterns: patterns}, Target{}, new([]string))
+	return slices.DeleteFunc(out, func(p *Pool) bool { return p.Refusal != "" || !p.ServesNode(node) })
+}
 
 func (w Want) String() string {
 	s := "the default pools"
@@ -296,7 +312,8 @@ func join(as []netip.Addr) string {
 
 // DefaultWants are the wants of an interface that names no pool: one address of each family that some default pool can serve
 // it with, be it from one dual-stack pool or from a pool for each family. Where one of them pairs its addresses, those with both
-// families are wanted instead, since a pair comes from one pool.
+// families are wanted instead, since a pair comes from one pool. A delegate pool makes no want, since nobody knows its families, but
+// serves those that others make.
 func DefaultWants(pools []*Pool, t Target) []Want {
 	if both, _, _ := serving(pools, Want{}, t); slices.ContainsFunc(both, (*Pool).Paired) {
 		w := Want{}
@@ -310,7 +327,8 @@ func DefaultWants(pools []*Pool, t Target) []Want {
 	var out []Want
 	for _, f := range Families {
 		w := Want{Family: f}
-		if ok, _, _ := serving(pools, w, t); len(ok) > 0 {
+		ok, _, _ := serving(pools, w, t)
+		if slices.ContainsFunc(ok, func(p *Pool) bool { return p.Delegate == nil }) {
 			out = append(out, w)
 		}
 	}

@@ -292,8 +292,18 @@ func (p *Pool) families(t Target) []Family {
 	return out
 }
 
-// Keeps says whether the pool keeps addresses for identities.
-func (p *Pool) Keeps() bool { return p.ReservedFor != 0 }
+// mayHave says whether the pool may have addresses of family f; "": of any. Of a delegate pool only its plugin knows.
+func (p *Pool) mayHave(f Family) bool { return f == "" || p.Delegate != nil || len(p.ranges[f]) > 0 }
+
+// With is a delegate pool with the subnets of what its plugin gave to one interface.
+func (p *Pool) With(subnets ...Subnet) *Pool {
+	out := *p
+	out.subnets = subnets
+	return &out
+}
+
+// Keeps says whether the pool keeps addresses for identities. What a delegate gave goes back to it.
+func (p *Pool) Keeps() bool { return p.ReservedFor != 0 && p.Delegate == nil }
 
 // Ranges of one family that the pool gives out.
 func (p *Pool) Ranges(f Family) Ranges { return p.ranges[f] }

@@ -86,6 +86,7 @@ func command() *cobra.Command {
 	all.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&cfg.Socket, "socket", delegate.DefaultSocket, "where the plugin finds the agent")
 	f.StringVar(&cfg.Journal, "journal", "/var/lib/berth/journal.db", `file of the journal, with which pods restart while the Kubernetes API is away; "" for none`)
+	f.StringVar(&cfg.StateDir, "state-dir", "/var/lib/berth", "directory for what the agent keeps through a reboot")
 	f.StringVar(&kubeconfig, "kubeconfig", "", "kubeconfig file; default: the pod's service account")
 	f.StringVar(&cfg.PluginSource, "plugin", "/usr/local/bin/berth", `binary of the plugin to install; "" installs nothing`)
 	f.StringVar(&cfg.CNIBinDir, "cni-bin-dir", "/opt/cni/bin", "where the runtime looks for plugins")

@@ -22,6 +22,7 @@ type call struct {
 	containerID, netns, ifName, args, netnsOK string
 	stdin                                     []byte
 	config
+	ran []*delegated // the delegates that were run, in order
 }
 
 // verb does a call; what it returns is printed.

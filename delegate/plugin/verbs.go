@@ -109,15 +109,15 @@ func (c *call) notOwnNamespace() *failure {
 	return &failure{codeNamespace, "plugin's netns and netns from CNI_NETNS should not be the same", ""}
 }
 
-// ask the agent. The failure is the agent's own as it is, 11 if the agent is away, 6 if its answer makes no sense.
-func (c *call) ask(path, mac string, timeout time.Duration) ([]byte, *failure) {
+// post the request to the agent; again if the answer is what to run first. The failure is the agent's own as it is, 11 if the agent is away, 6 if its answer makes no sense.
+func (c *call) post(path, mac string, timeout time.Duration) (reply []byte, again bool, f *failure) {
 	if c.socketErr != nil && path != PathDel { // a DEL that can never succeed would keep a pod from ever going away
-		return nil, &failure{codeConfig, "berth: ipam socket: " + c.socketErr.Error(), ""}
+		return nil, false, &failure{codeConfig, "berth: ipam socket: " + c.socketErr.Error(), ""}
 	}
 	code, reply, err := post(c.socket, path, c.request(mac), timeout)
 	switch {
 	case errors.Is(err, errProtocol):
-		return nil, malformed(path, "an answer", err, nil)
+		return nil, false, malformed(path, "an answer", err, nil)
 	case err != nil:
 		if path == PathDel {
 			// The main plugins take the link away only once IPAM has succeeded, so this error leaves it in the namespace of a
@@ -126,15 +126,15 @@ func (c *call) ask(path, mac string, timeout time.Duration) ([]byte, *failure) {
 			// not called again in this sandbox. A DEL that succeeds removes it, up or down.
 			setLinkDown(c.netns, c.ifName)
 		}
-		return nil, &failure{codeTryAgainLater, "berth-agent does not answer at " + c.socket + ": " + err.Error() +
+		return nil, false, &failure{codeTryAgainLater, "berth-agent does not answer at " + c.socket + ": " + err.Error() +
 			"; see whether the berth-agent pod of this node is running and ready", ""}
-	case code == 200:
-		return reply, nil
+	case code == 200, code == StatusRun:
+		return reply, code == StatusRun, nil
 	}
 	if f := readFailure(reply); f != nil {
-		return nil, f
+		return nil, false, f
 	}
-	return nil, malformed(path, "a CNI error", errors.New("HTTP status "+strconv.Itoa(code)), reply)
+	return nil, false, malformed(path, "a CNI error", errors.New("HTTP status "+strconv.Itoa(code)), reply)
 }
 
 // request is a delegate.Request.
@@ -147,7 +147,7 @@ func (c *call) request(mac string) []byte {
 	}
 	out = append(out, `,"config":`...)
 	out = append(out, c.stdin...)
-	return append(out, '}')
+	return append(c.outcomes(out), '}')
 }
 
 // malformed is most likely something else at the socket, or an agent of another version.
