@@ -157,8 +157,8 @@ var cniCodes = map[string]uint{
 }
 
 func TestErrorCodes(t *testing.T) {
-	code := source(t, "../delegate", "../agent")
-	in := all(regexp.MustCompile(`Code\w+\s+uint\s+= (\d+)`), code)
+	code := source(t, "../delegate", "../delegate/plugin", "../agent")
+	in := all(regexp.MustCompile(`[cC]ode\w+\s+uint\s+= (\d+)`), code)
 	for _, name := range all(regexp.MustCompile(`types\.(Err[A-Z]\w+)`), code) {
 		n, ok := cniCodes[name]
 		if !ok {
