@@ -18,7 +18,7 @@ import (
 //	Given    other leases than the same identity was given before, whatever was given up
 //	Read     a lease used before it was asked for, and until it was answered, that is not bound to its user's pod: a success was not durable
 //	Listed   the same, for all leases
-//	Changed  the same, for a version later than one that was bound to the user's pod: freed or given away under a live interface
+//	Changed  the same, for a version later than one that was bound to the user: freed or given away under a live interface
 //	Changed  a lease bound to another pod without having been free between, unless it is kept for an identity that both have
 //	Settled  as Listed, and a lease bound to an interface that does not use it: nothing is freed but by hand
 //
@@ -36,7 +36,7 @@ type checker struct {
 // use of a lease by an interface.
 type use struct {
 	since   int
-	version uint64 // of the lease, at which it was seen bound to the user's pod; 0 as long as it was not
+	version uint64 // of the lease, at which it was seen bound to this very user; 0 as long as it was not
 }
 
 type podInterface struct {
@@ -128,7 +128,9 @@ func (c *checker) read(l Lease, since int) (violations []string) {
 	for user, u := range c.uses[l.Name] {
 		switch {
 		case l.boundTo(user):
-			u.version = max(u.version, l.Version)
+			if l.Holder == user {
+				u.version = max(u.version, l.Version)
+			}
 		case u.since <= since:
 			violations = append(violations, fmt.Sprintf("not durable: %s uses lease %s, which is %s", user, l.Name, l))
 		}
@@ -165,7 +167,9 @@ func (c *checker) change(l Lease) (violations []string) {
 	for user, u := range c.uses[l.Name] {
 		switch {
 		case l.boundTo(user):
-			u.version = max(u.version, l.Version)
+			if l.Holder == user {
+				u.version = max(u.version, l.Version)
+			}
 		case u.version != 0 && l.Version > u.version:
 			violations = append(violations, fmt.Sprintf("not kept: %s uses lease %s, which is %s", user, l.Name, l))
 		}

@@ -66,6 +66,10 @@ func TestCheck(t *testing.T) {
 		{"in the list", []Event{{Kind: Given, Of: one, Leases: []string{"a"}}, {Kind: Listed, Since: 0, Seen: lease(5, bound, one)}}, ""},
 
 		{"the watch lags", []Event{{Kind: Given, Of: one, Leases: []string{"a"}}, {Kind: Read, Since: 0, Seen: lease(5, bound, one)}, {Kind: Changed, Seen: lease(4, released, other)}}, ""},
+		{"the watch lags behind a DEL and the next sandbox", []Event{
+			{Kind: Given, Of: one, Leases: []string{"a"}}, {Kind: Dropped, Of: one}, {Kind: Given, Of: again, Leases: []string{"a"}},
+			{Kind: Listed, Since: 0, Seen: lease(5, bound, one)}, {Kind: Changed, Seen: lease(6, released, one)},
+		}, ""},
 		{"freed under its user", []Event{{Kind: Given, Of: one, Leases: []string{"a"}}, {Kind: Read, Since: 0, Seen: lease(5, bound, one)}, {Kind: Changed, Seen: lease(6, released, one)}}, "not kept"},
 		{"deleted under its user", []Event{{Kind: Given, Of: one, Leases: []string{"a"}}, {Kind: Changed, Seen: lease(5, bound, one)}, {Kind: Changed, Seen: lease(6, "", Interface{})}}, "not kept"},
 		{"freed after the DEL", []Event{{Kind: Given, Of: one, Leases: []string{"a"}}, {Kind: Changed, Seen: lease(5, bound, one)}, {Kind: Dropped, Of: one}, {Kind: Changed, Seen: lease(6, released, one)}}, ""},

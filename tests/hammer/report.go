@@ -42,7 +42,10 @@ func (w *world) report(out io.Writer) error {
 			break
 		}
 		fmt.Fprintf(out, "\nVIOLATION %s\nat %s\n", v.text, v.event)
-		if name := leaseName.FindString(v.text); name != "" {
+		names := leaseName.FindAllString(v.text, -1)
+		slices.Sort(names)
+		for _, name := range slices.Compact(names) {
+			fmt.Fprintf(out, "\nhistory of %s\n", name)
 			for _, e := range h.of(name, shown) {
 				fmt.Fprintln(out, e)
 			}
