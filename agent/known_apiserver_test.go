@@ -429,3 +429,20 @@ func TestSweepLooksLive(t *testing.T) {
 	}
 	r.wantBound(at + " web/net1/s2")
 }
+
+// A release whose answer was lost is not taken back because a later try did not reach the API: another node may have the address.
+func TestReleaseHeardOnceIsNotTakenBack(t *testing.T) {
+	r := newJournalRig(t, `a: {subnets: [{cidr: 10.6.0.0/24}]}`)
+	p := r.pod("web", "berth.dev/ippool=$a")
+	r.add(p, "s1", "net1")
+	r.faults.Set("PUT", apitest.Lost)
+	r.faults.Set("GET", apitest.Cut)
+	r.del(p, "s1", "net1")
+	r.faults.Set("PUT", apitest.Cut)
+	if err := r.replayOnce(t.Context()); err == nil {
+		t.Error("the API is away, and has acknowledged a release")
+	}
+	if e := r.journal.Known("s2", "net1", p.UID); e != nil {
+		t.Errorf("the pod's next sandbox would be given %v, which the API has as free", e.Leases[0].Spec.Address)
+	}
+}

@@ -81,7 +81,7 @@ func (a *Agent) giveUpAs(ctx context.Context, k sandbox, leases []*v1alpha1.IPLe
 	if a.isReady() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 		defer cancel()
-		err = a.free(ctx, r, free)
+		err = a.free(ctx, r, free, true)
 	}
 	switch {
 	case err != nil && written != nil:

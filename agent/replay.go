@@ -61,15 +61,17 @@ func (a *Agent) replayRelease(ctx context.Context, r *journal.Release) error {
 	defer a.lock.lock(r.Holder.ContainerID, r.Holder.Interface)()
 	ctx, cancel := context.WithTimeout(ctx, undoTimeout)
 	defer cancel()
+	first := !r.Sent
 	r, err := a.journal.Send(r.ID)
 	if err != nil || r == nil {
 		return err
 	}
-	return a.free(ctx, r, a.store.Release)
+	return a.free(ctx, r, a.store.Release, first)
 }
 
-// free tells the API of a release. A lease that another sandbox holds by now stays its.
-func (a *Agent) free(ctx context.Context, r *journal.Release, release freeing) error {
+// free tells the API of a release, for the first time or again: the API may have heard of an earlier try even if it cannot be reached
+// now. A lease that another sandbox holds by now stays its.
+func (a *Agent) free(ctx context.Context, r *journal.Release, release freeing, first bool) error {
 	ctx, heard := overheard(ctx)
 	err := a.sideBySide(len(r.Leases), func(i int) error {
 		l := r.Leases[i]
@@ -87,7 +89,7 @@ func (a *Agent) free(ctx context.Context, r *journal.Release, release freeing) e
 		a.journal.Freed(r.ID, l.Name)
 		return nil
 	})
-	if err != nil && !heard() {
+	if err != nil && first && !heard() {
 		a.journal.Unsent(r.ID)
 	}
 	return err

@@ -187,6 +187,19 @@ func TestLife(t *testing.T) {
 	expect(t, j, "s3: 10.0.0.2", "s9: 10.0.0.9")
 }
 
+// A second DEL, of which the API has not heard, takes nothing back of the first, of which it may have.
+func TestReleasedTwice(t *testing.T) {
+	s := newState()
+	leases := entry("a", "s1", "10.0.0.1").Leases
+	s.set(entry("a", "s1", "10.0.0.1"))
+	s.release("s1", "net1", leases, true, time.Time{})
+	s.set(entry("a", "s1", "10.0.0.1"))
+	s.release("s1", "net1", leases, false, time.Time{})
+	if e := s.adopt(holder("a", "s2"), ""); e != nil {
+		t.Errorf("adopted %v, which may be another's by now", e)
+	}
+}
+
 func TestPutVoidsEarlier(t *testing.T) {
 	j := mustOpen(t, newFile(t))
 	for _, e := range []*Entry{entry("a", "s1", "10.0.0.1", "10.0.0.2"), entry("a", "s2", "10.0.0.2"), entry("b", "s3", "10.0.0.3")} {

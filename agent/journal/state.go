@@ -120,7 +120,7 @@ func (s *state) find(containerID, ifName string, uid types.UID) (*Entry, *Releas
 	}
 	var newest *Release
 	for _, r := range s.releases {
-		if same(&r.Entry) && !r.Sent && (newest == nil || newest.Since.Before(r.Since)) {
+		if same(&r.Entry) && !s.mayBeFree(r) && (newest == nil || newest.Since.Before(r.Since)) {
 			newest = r
 		}
 	}
@@ -128,6 +128,16 @@ func (s *state) find(containerID, ifName string, uid types.UID) (*Entry, *Releas
 		return nil, nil
 	}
 	return &newest.Entry, newest
+}
+
+// mayBeFree says whether the API may have heard of the release, or of another of the same leases: a DEL may come twice.
+func (s *state) mayBeFree(r *Release) bool {
+	for _, o := range s.releases {
+		if o.Sent && len(without(r.Leases, o.Leases)) < len(r.Leases) {
+			return true
+		}
+	}
+	return r.Sent
 }
 
 func (s *state) adopt(h v1alpha1.LeaseHolder, netNS string) *Entry {
