@@ -125,8 +125,8 @@ func (w *world) run(ctx context.Context) error {
 		wg.Go(func() { l.run(ctx) })
 	}
 	wg.Wait()
-	var err error
-	if ctx.Err() == nil {
+	err := ctx.Err() // a run that was ended has shown nothing
+	if err == nil {
 		err = w.quiet(ctx, lives)
 	}
 	return errors.Join(err, w.report(os.Stdout))
