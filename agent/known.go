@@ -145,11 +145,23 @@ func (a *Agent) heldBy(containerID, ifName string) []*v1alpha1.IPLease {
 	return held
 }
 
-// knows says whether the journal has heard of a sandbox's interface: what it has, or that it has given up what it had.
+// knows says whether the journal has heard of a sandbox's interface: what it has, that it has given up what it had, or that a newer
+// sandbox of the pod has that by now.
 func (a *Agent) knows(containerID, ifName string) bool {
-	return a.journal.Interface(containerID, ifName) != nil || slices.ContainsFunc(a.journal.Releases(), func(r *journal.Release) bool {
-		return r.Holder.ContainerID == containerID && r.Holder.Interface == ifName
-	})
+	if a.journal.Interface(containerID, ifName) != nil {
+		return true
+	}
+	for _, r := range a.journal.Releases() {
+		if r.Holder.ContainerID == containerID && r.Holder.Interface == ifName {
+			return true
+		}
+	}
+	for _, e := range a.journal.Entries() {
+		if slices.ContainsFunc(e.Leases, func(l *v1alpha1.IPLease) bool { return ipam.SameSandbox(l, containerID, ifName) }) {
+			return true
+		}
+	}
+	return false
 }
 
 // bound are the leases of this node as they are once the API has acknowledged what the journal holds.
