@@ -112,6 +112,11 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 	}
 	claimant := claimantOf(pod, holder, ask)
 	target.Kept = a.store.Kept(claimant)
+	if len(own) == 0 {
+		if target.Kept, err = a.store.Recall(c, claimant); err != nil {
+			return nil, err
+		}
+	}
 	t := &transaction{Agent: a, req: c.Request, cniVersion: conf.CNIVersion, pod: pod, claimant: claimant, own: own, kept: target.Kept,
 		rejected: map[string]string{}}
 	plan, err := t.plan(ask, target)

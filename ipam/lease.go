@@ -121,6 +121,7 @@ func Unreserve(l *v1alpha1.IPLease, now time.Time) {
 		l.Spec.ReleasedAt = &at
 	}
 	l.Spec.Phase, l.Spec.Identity = v1alpha1.LeaseReleased, nil
+	label(l)
 }
 
 // Quarantine takes a free address out of use; lease nil is one never used.
@@ -167,6 +168,16 @@ func label(l *v1alpha1.IPLease) {
 		next = LabelValue(l.Spec.Next.Node)
 	}
 	set(v1alpha1.LabelNextNode, next)
+	identity := ""
+	if l.Spec.Identity != nil {
+		identity = IdentityHash(l.Spec.Identity)
+	}
+	set(v1alpha1.LabelIdentity, identity)
+}
+
+// IdentityHash is the label value by which the server finds the leases of an identity, and few others.
+func IdentityHash(i *v1alpha1.LeaseIdentity) string {
+	return fmt.Sprintf("%016x", Seed(i.Kind, i.Namespace, i.Name, i.Pod, i.Interface))
 }
 
 // LabelValue shortens what is too long for a label value (63 characters; node names may have 253) so that it stays unique.

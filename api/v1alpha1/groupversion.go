@@ -20,6 +20,7 @@ const (
 	LabelNextNode  = "berth.dev/next-node"
 	LabelNamespace = "berth.dev/pod-namespace"
 	LabelFamily    = "berth.dev/family"
+	LabelIdentity  = "berth.dev/identity-hash"
 )
 
 // AddToScheme registers the kinds of this package.

@@ -91,6 +91,20 @@ func TestIdentityKeepsItsAddress(t *testing.T) {
 	w.idle(a, b)
 }
 
+// A node whose watch lags, or does not follow the pool yet, asks before it takes an identity for one without an address.
+func TestRecall(t *testing.T) {
+	w := newWorld(t)
+	p := w.pool("p", "10.0.0.1-10.0.0.9")
+	a, b := w.store("a", nil, p), w.store("b", nil)
+	db := w.claimBy(a, p, member("a", "db-0", "c1"))
+	w.release(a, db)
+	for pod, want := range map[string]int{"db-0": 1, "db-1": 0} {
+		if got, err := b.Recall(t.Context(), member("b", pod, "c2")); err != nil || len(got) != want {
+			t.Errorf("kept for %s: %v, %v; want %d", pod, got, err, want)
+		}
+	}
+}
+
 // While nothing proves the earlier pod gone, the next one waits; it gets the address when a DEL comes, or the proof.
 func TestHeldByAnEarlierPod(t *testing.T) {
 	w := newWorld(t)

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"golang.org/x/sync/singleflight"
@@ -139,6 +140,23 @@ func (s *Store) Kept(c ipam.Claimant) map[netip.Addr]string {
 		}
 	}
 	return out
+}
+
+// Recall is Kept, by the API's own word where the watches tell of nothing: one of them may lag behind the DEL of the identity's last
+// pod, on another node, and the identity would get a second address.
+func (s *Store) Recall(ctx context.Context, c ipam.Claimant) (map[netip.Addr]string, error) {
+	kept := s.Kept(c)
+	if len(kept) > 0 || c.Identity == nil {
+		return kept, nil
+	}
+	list, err := s.client.List(ctx, metav1.ListOptions{LabelSelector: v1alpha1.LabelIdentity + "=" + ipam.IdentityHash(c.Identity)})
+	if err != nil {
+		return nil, unavailable("list", fmt.Sprintf("of %s %s/%s", c.Identity.Kind, c.Identity.Namespace, c.Identity.Name), err)
+	}
+	for i := range list.Items {
+		s.index.put(trim(&list.Items[i]))
+	}
+	return s.Kept(c), nil
 }
 
 // HeldBySandbox returns the leases bound to an interface of a sandbox of this node, IPv4 first.
