@@ -152,7 +152,7 @@ func keepsIPs(entries []metav1.ManagedFieldsEntry) bool {
 				IPs json.RawMessage `json:"f:ips"`
 			} `json:"f:status"`
 		}
-		if json.Unmarshal(e.FieldsV1.Raw, &fields) == nil && fields.Status.IPs != nil {
+		if json.Unmarshal(e.FieldsV1.GetRawBytes(), &fields) == nil && fields.Status.IPs != nil {
 			return true
 		}
 	}

@@ -67,8 +67,8 @@ func (c *cluster) define(t *testing.T, crds ...string) (undefine func()) {
 				t.Error(err)
 			}
 			c.eventually(t, func() error {
-				if err := c.list(t, crd); notServed(err) == nil || !errors.Is(notServed(err), errNoAPI) {
-					return fmt.Errorf("%s is still served (%v)", crd.GetName(), err)
+				if !errors.Is(notServed(c.list(t, crd)), errNoAPI) {
+					return fmt.Errorf("%s is still served", crd.GetName())
 				}
 				return nil
 			})
@@ -284,7 +284,7 @@ func TestPoolDeletionEndsReservationsOnAPIServer(t *testing.T) {
 		if tc.goes {
 			c.eventually(t, func() error {
 				if err := c.admin.Get(t.Context(), client.ObjectKeyFromObject(p), p); !apierrors.IsNotFound(err) {
-					return fmt.Errorf("pool %s: %v", p.Name, err)
+					return errors.Join(fmt.Errorf("pool %s is still there", p.Name), err)
 				}
 				return nil
 			})
