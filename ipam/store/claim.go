@@ -26,8 +26,13 @@ func (s *Store) claim(ctx context.Context, pool *ipam.Pool, pick ipam.Pick, c ip
 	}
 	seed := ipam.Seed(s.node, string(c.Holder.UID), c.Holder.Interface)
 	for {
-		choice, err := s.index.begin(pool, pick, c, seed, s.now())
+		choice, l, err := s.take(ctx, pool, pick, c, seed)
 		switch {
+		case err == nil && choice.held: // it may take its time, so it takes no turn
+			l, err = s.takeOver(ctx, pool, choice.address, c)
+			if err != nil {
+				return nil, err
+			}
 		case err == nil:
 		case !errors.Is(err, ipam.ErrExhausted) && !errors.Is(err, ipam.ErrTaken):
 			return nil, err
@@ -40,15 +45,6 @@ func (s *Store) claim(ctx context.Context, pool *ipam.Pool, pick ipam.Pick, c ip
 			*listed = true
 			continue
 		}
-		var l *v1alpha1.IPLease
-		if choice.held {
-			l, err = s.takeOver(ctx, pool, choice.address, c)
-		} else {
-			l, err = s.write(ctx, pool, choice.address, choice.lease, c, false)
-		}
-		if err != nil {
-			return nil, err
-		}
 		if l != nil {
 			if choice.early > 0 {
 				s.hooks.Early(l, choice.early)
@@ -58,6 +54,21 @@ func (s *Store) claim(ctx context.Context, pool *ipam.Pool, pick ipam.Pick, c ip
 		s.hooks.Collision()
 		seed = ipam.Seed(s.node, string(c.Holder.UID), c.Holder.Interface, choice.address.String())
 	}
+}
+
+// take chooses an address and writes its lease, in its turn. A nil lease says that another was faster, or that the choice is held.
+func (s *Store) take(ctx context.Context, pool *ipam.Pool, pick ipam.Pick, c ipam.Claimant, seed uint64) (choice, *v1alpha1.IPLease, error) {
+	done, err := s.turns.take(ctx)
+	if err != nil {
+		return choice{}, nil, err
+	}
+	defer done()
+	at, err := s.index.begin(pool, pick, c, seed, s.now())
+	if err != nil || at.held {
+		return at, nil, err
+	}
+	l, err := s.write(ctx, pool, at.address, at.lease, c, false)
+	return at, l, err
 }
 
 // ClaimPair claims an IPv4 address of a paired pool and its partner. The lease of the IPv4 address is the lock of both, so the partner

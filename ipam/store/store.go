@@ -46,13 +46,14 @@ type Store struct {
 
 	index *index
 	watch *watches
+	turns turns
 	fresh singleflight.Group // the LIST before "exhausted" is said, one at a time for each pool
 }
 
 // New store for the node.
 func New(client *v1alpha1.LeaseClient, node string, hooks Hooks, now func() time.Time, log *slog.Logger) *Store {
 	x := newIndex(node, hooks.Lost)
-	return &Store{client: client, node: node, hooks: hooks, log: log, now: now, index: x, watch: newWatches(client, x)}
+	return &Store{client: client, node: node, hooks: hooks, log: log, now: now, index: x, watch: newWatches(client, x), turns: newTurns()}
 }
 
 // Verify that a lease known as held by a sandbox is, by the API's own word. A nil lease says that it is not.

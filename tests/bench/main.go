@@ -4,6 +4,8 @@
 //	bpf    the programs of the service path, by the kernel's test run
 //	add    ADD and DEL of the whole plugin, against host-local and against a no-op plugin with one API write
 //	api    requests to the API server for each ADD and DEL, by its own count
+//	burst  1000 ADDs at once on 4 and on 8 nodes, with as many addresses, against host-local
+//	pools  ADD in a pool of 65,536 that is mostly used and in a /64, against a /24; the agent's memory
 //	path   a ClusterIP through vmac, against the same pods' own addresses, on the two-node lab
 //
 // Results are JSON lines on stdout and in a file; progress and a table are on stderr. Times depend on the machine and on what else
@@ -24,12 +26,13 @@ import (
 	"time"
 )
 
-var parts = []string{"start", "bpf", "add", "api", "path"}
+var parts = []string{"start", "bpf", "add", "api", "burst", "pools", "path"}
 
 type options struct {
 	only   []string
 	adds   int
 	pairs  int
+	leases int
 	starts int
 	pause  time.Duration
 	out    string
@@ -92,7 +95,7 @@ func measure(ctx context.Context, o options, r *report) error {
 	}
 	part("start", func() error { return measureStart(ctx, o, r) })
 	part("bpf", func() error { return measurePrograms(ctx, o, r) })
-	if o.wants("add") || o.wants("api") {
+	if o.wants("add") || o.wants("api") || o.wants("burst") || o.wants("pools") {
 		if err := inOwnNamespaces(ctx, o, r); err != nil {
 			errs = append(errs, err)
 		}
@@ -108,6 +111,7 @@ func parse(args []string) (options, error) {
 	f.StringVar(&only, "only", strings.Join(parts, ","), "parts to run")
 	f.IntVar(&o.adds, "adds", 240, "ADDs and DELs of each contender")
 	f.IntVar(&o.pairs, "pairs", 15, "pairs of each measurement of the path")
+	f.IntVar(&o.leases, "leases", 50000, "leases in the big pool")
 	f.IntVar(&o.starts, "starts", 300, "starts of each program")
 	f.DurationVar(&o.pause, "pause", 2*time.Millisecond, "between two calls, so that one does not pay for the other's aftermath")
 	f.StringVar(&o.out, "o", "dist/bench.jsonl", "file for the results")

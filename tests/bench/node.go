@@ -7,8 +7,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -64,37 +62,11 @@ func newNode(ctx context.Context, o options) (n *node, err error) {
 	if err := n.makeContenders(); err != nil {
 		return n, err
 	}
-	return n, n.startAgent(ctx)
+	n.agent, err = n.runAgent(ctx, nodeName, n.socket())
+	return n, err
 }
 
 func (n *node) socket() string { return n.path("agent.sock") }
-
-// startAgent and wait until it says by STATUS that it can serve.
-func (n *node) startAgent(ctx context.Context) error {
-	log, err := os.Create(n.path("agent.log"))
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	n.agent = exec.Command(n.path("berth-agent"), "--node-name", nodeName, "--kubeconfig", n.kubeconfig, "--socket", n.socket(),
-		"--plugin", "", "--metrics-address", "", "--pin-dir", n.path("bpf/berth"))
-	n.agent.Stdout, n.agent.Stderr = log, log
-	if err := n.agent.Start(); err != nil {
-		n.agent = nil
-		return fmt.Errorf("start berth-agent: %w", err)
-	}
-	status := plugin{path: n.path("berth"), config: berthConfig("bridge", n.socket())}
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
-		_, err := status.call(ctx, "STATUS", sandbox{})
-		if err == nil {
-			return nil
-		}
-		if time.Now().After(deadline) || ctx.Err() != nil {
-			text, _ := os.ReadFile(n.path("agent.log"))
-			return fmt.Errorf("berth-agent does not become ready: %w\n%s", err, text)
-		}
-	}
-}
 
 func (n *node) close() error {
 	var errs []error
@@ -102,12 +74,7 @@ func (n *node) close() error {
 		errs = append(errs, n.stub.Close())
 	}
 	if n.agent != nil {
-		_ = n.agent.Process.Signal(syscall.SIGTERM)
-		kill := time.AfterFunc(10*time.Second, func() { _ = n.agent.Process.Kill() })
-		if err := n.agent.Wait(); err != nil {
-			errs = append(errs, fmt.Errorf("berth-agent: %w", err))
-		}
-		kill.Stop()
+		errs = append(errs, stopAgent(n.agent))
 	}
 	if n.control != nil {
 		errs = append(errs, n.control.close())

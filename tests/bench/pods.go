@@ -9,6 +9,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
 )
 
@@ -87,11 +88,15 @@ func (n *node) renewPods(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			p.args[k.name] = fmt.Sprintf("IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s;K8S_POD_UID=%s", o.Namespace, o.Name, o.UID)
+			p.args[k.name] = cniArgs(o)
 		}
 	}
 	time.Sleep(300 * time.Millisecond) // the agent's watch has them by then; it would ask for them one by one
 	return nil
+}
+
+func cniArgs(p *corev1.Pod) string {
+	return fmt.Sprintf("IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s;K8S_POD_UID=%s", p.Namespace, p.Name, p.UID)
 }
 
 // makeNamespace with a macvlan link in it, as the macvlan plugin makes it before it calls its IPAM plugin, and a file that names it.

@@ -22,6 +22,11 @@ var (
 	countPair = regexp.MustCompile(`(\w+)="([^"]*)"`)
 )
 
+// watchEvents of leases that the API server has sent, to all who watch.
+const watchEvents = "events of ipleases"
+
+var watchLine = regexp.MustCompile(`^apiserver_watch_events_total\{.*group="berth\.dev".*[Ii][Pp][Ll]ease.*\} (\S+)$`)
+
 // askedFor are all resources that the agent's role lets it read or write. The API server asks itself for others.
 var askedFor = map[string]bool{
 	"configmaps": true, "events": true, "ipleases": true, "ippools": true, "namespaces": true, "nodes": true, "pods": true, "servicecidrs": true,
@@ -33,6 +38,10 @@ func parseCounts(metrics []byte) requestCounts {
 	s := bufio.NewScanner(bytes.NewReader(metrics))
 	s.Buffer(nil, 1<<20)
 	for s.Scan() {
+		if m := watchLine.FindStringSubmatch(s.Text()); m != nil {
+			v, _ := strconv.ParseFloat(m[1], 64)
+			counts[watchEvents] += v
+		}
 		m := countLine.FindStringSubmatch(s.Text())
 		if m == nil {
 			continue
@@ -125,6 +134,7 @@ func requestResults(verb, name string, counts requestCounts) []Result {
 	aim := map[string]string{"berth/single": "1", "berth/again": "1", "berth/path": "1", "berth/dual": "2"}[name]
 	sum := Result{Name: base, Unit: "requests/call", Samples: podCount, Aim: aim}
 	var kinds []Result
+	delete(counts, watchEvents)
 	for k, v := range counts {
 		sum.Value += v / podCount
 		kinds = append(kinds, Result{Name: base + "/" + k, Unit: "requests/call", Value: v / podCount, Samples: podCount})

@@ -23,13 +23,13 @@ func inSandbox() bool { return os.Getenv(sandboxVariable) != "" }
 // inOwnNamespaces runs measureAlone in a child, and reports its results.
 func inOwnNamespaces(ctx context.Context, o options, r *report) error {
 	var only []string
-	for _, p := range []string{"add", "api"} {
+	for _, p := range []string{"add", "api", "burst", "pools"} {
 		if o.wants(p) {
 			only = append(only, p)
 		}
 	}
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", "-only", strings.Join(only, ","), "-adds", fmt.Sprint(o.adds),
-		"-pause", o.pause.String(), "-lab-dir", o.labDir)
+		"-leases", fmt.Sprint(o.leases), "-pause", o.pause.String(), "-lab-dir", o.labDir)
 	cmd.Env = append(os.Environ(), sandboxVariable+"=1")
 	cmd.Dir, cmd.Stderr = o.root, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS}
@@ -81,7 +81,19 @@ func measureAlone(ctx context.Context, o options) (err error) {
 	}
 	if o.wants("api") {
 		say("part api")
-		return measureRequests(ctx, n, r)
+		if err := measureRequests(ctx, n, r); err != nil {
+			return err
+		}
+	}
+	if o.wants("burst") {
+		say("part burst")
+		if err := measureFleet(ctx, n, r); err != nil {
+			return err
+		}
+	}
+	if o.wants("pools") {
+		say("part pools")
+		return measurePools(ctx, o, n, r)
 	}
 	return nil
 }
