@@ -197,7 +197,12 @@ func cell(page []byte, i int) (key, element []byte, err error) {
 	if order.Uint16(page[8:]) == flagLeaf {
 		where = element[4:]
 	}
-	key, err = cut(page, at(i)+uint64(order.Uint32(where)), uint64(order.Uint32(where[4:])))
+	from := at(i) + uint64(order.Uint32(where))
+	// What the elements point to follows them at once (node.write of bbolt), so that a count that has shrunk is noticed.
+	if count := int(order.Uint16(page[10:])); i == 0 && from != at(count) {
+		return nil, nil, fmt.Errorf("the first of %d elements is at %d", count, from)
+	}
+	key, err = cut(page, from, uint64(order.Uint32(where[4:])))
 	return key, element, err
 }
 
