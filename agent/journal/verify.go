@@ -122,6 +122,8 @@ func (v *verifier) tree(id uint64, k *keys, depth int, root bool) error {
 		return err
 	case depth > maxDepth:
 		return fmt.Errorf("page %d is deeper than %d", id, maxDepth)
+	case flags == flagLeaf && depth > 0 && order.Uint16(b[10:]) == 0: // bbolt removes such a page with its last key
+		return fmt.Errorf("page %d is an empty leaf of a branch", id)
 	case flags == flagLeaf:
 		return v.leaf(b, k, root)
 	case flags != flagBranch:
