@@ -46,7 +46,7 @@ lint: bin/golangci-lint ## golangci-lint, all clean
 deps: ## install what is missing of Debian or Ubuntu packages
 	scripts/deps.sh
 
-test: deps generate-check lint test-unit test-api test-hammer test-e2e ## everything, the cluster tests included
+test: deps generate-check lint test-unit test-api test-e2e ## everything but the hammer, the cluster tests included
 
 test-unit: ## unit tests, and those in network namespaces
 	go test -race $$(go list ./... | grep -v /tests/e2e)
