@@ -64,7 +64,8 @@ type Backend struct {
 type Port struct {
 	Name      string // of the port; may be empty
 	Frontends []Frontend
-	Backends  []Backend      // for new connections, by readiness, policy and topology; sorted. None: refuse
+	Backends  []Backend      // for new connections, by readiness, policy and topology; sorted. None: refuse, or Drop
+	Drop      bool           // without Backends: no answer. Policy Local, and endpoints elsewhere only
 	Affinity  time.Duration  // ClientIP affinity lasts that long after the last connection; 0 for none
 	Sources   []netip.Prefix // only clients in them may use it (loadBalancerSourceRanges); nil for all
 
