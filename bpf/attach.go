@@ -3,16 +3,14 @@ package bpf
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"path/filepath"
-	"strings"
 	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
+
+	"github.com/berthdev/berth/bpf/pins"
 )
 
 // The modes of Steer.
@@ -21,13 +19,17 @@ const (
 	modeClsact = "clsact"
 )
 
-// errSevered is what the kernel says of a link whose device is gone.
-var errSevered = unix.ENOLINK
+// layout is the version of the maps' keys and values, and part of the maps' names. Change it with any of them that keeps
+// its size, or when counters change places: Attach then starts with new, empty maps.
+const layout = 1
+
+// links are the names of the pinned links, in tcx mode.
+var links = []string{programProgSteer, programProgGuard}
 
 // Steer is the attached programs of one vmac. Its methods may be called concurrently.
 type Steer struct {
 	cfg  Config
-	pins pins
+	pins pins.Dir
 	mode string
 	maps programMaps
 
@@ -50,16 +52,16 @@ func Attach(cfg Config) (*Steer, error) {
 }
 
 func attach(cfg Config) (_ *Steer, err error) {
-	p, err := pinsOf(cfg.PinDir, cfg.Name)
+	p, err := pins.Of(cfg.PinDir, cfg.Name)
 	if err != nil {
 		return nil, err
 	}
-	if err := p.begin(); err != nil {
+	if err := p.Begin(); err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, p.abort())
+			err = errors.Join(err, p.Abort())
 		}
 	}()
 
@@ -75,7 +77,7 @@ func attach(cfg Config) (_ *Steer, err error) {
 		}
 	}()
 	for name, m := range s.byName() {
-		if err := p.pin(name, m); err != nil {
+		if err := p.PinMap(name, m); err != nil {
 			return nil, err
 		}
 	}
@@ -95,15 +97,15 @@ func attach(cfg Config) (_ *Steer, err error) {
 		}
 		s.programs[h.name], _ = info.ID()
 	}
-	if s.mode, err = p.attachHooks(cfg, hooks); err != nil {
+	if s.mode, err = attachHooks(p, cfg, hooks); err != nil {
 		return nil, err
 	}
-	return s, p.commit()
+	return s, p.Commit(links...)
 }
 
 // load loads programs and maps into the kernel. No memory limit needs raising: since 5.11 memory of BPF is accounted to
 // the cgroup, not to RLIMIT_MEMLOCK.
-func load(cfg Config, p pins) (*programObjects, error) {
+func load(cfg Config, p pins.Dir) (*programObjects, error) {
 	spec, err := loadProgram()
 	if err != nil {
 		return nil, err
@@ -115,11 +117,11 @@ func load(cfg Config, p pins) (*programObjects, error) {
 	for _, name := range []string{programMapEndpoints, programMapMacs, programMapPrefixes, programMapCounters} {
 		specs[name] = spec.Maps[name]
 	}
-	reused, err := p.reusable(specs)
+	reused, err := p.Reusable(specs)
 	if err != nil {
 		return nil, err
 	}
-	defer closeMaps(reused) // the objects have descriptors of their own
+	defer pins.CloseMaps(reused) // the objects have descriptors of their own
 
 	objects := new(programObjects)
 	if err := spec.LoadAndAssign(objects, &ebpf.CollectionOptions{MapReplacements: reused}); err != nil {
@@ -156,9 +158,9 @@ func hooks(cfg Config, programs programPrograms) []hook {
 }
 
 // attachHooks attaches both programs in the same mode, and ends what an earlier Attach did in the other one.
-func (p pins) attachHooks(cfg Config, hooks []hook) (mode string, err error) {
+func attachHooks(p pins.Dir, cfg Config, hooks []hook) (mode string, err error) {
 	if !cfg.Clsact {
-		err = each(hooks, p.attachTCX)
+		err = each(hooks, func(h hook) error { return attachTCX(p, h) })
 		if err == nil {
 			return modeTCX, each(hooks, func(h hook) error { return detachClsact(h.ifindex, cfg.Name) })
 		}
@@ -201,7 +203,7 @@ func (s *Steer) Attached() (bool, error) {
 
 func (s *Steer) attached() (bool, error) {
 	for name, m := range s.byName() {
-		if ok, err := s.pins.hold(name, m); !ok || err != nil {
+		if ok, err := s.pins.HoldsMap(name, m); !ok || err != nil {
 			return false, err
 		}
 	}
@@ -215,29 +217,6 @@ func (s *Steer) attached() (bool, error) {
 		}
 	}
 	return true, nil
-}
-
-// hold says whether it is this map that is pinned under the name.
-func (p pins) hold(name string, m *ebpf.Map) (bool, error) {
-	pinned, err := ebpf.LoadPinnedMap(filepath.Join(p.dir, name), nil)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("pinned map %s: %w", name, err)
-	}
-	defer pinned.Close()
-	there, err := pinned.Info()
-	if err != nil {
-		return false, fmt.Errorf("pinned map %s: %w", name, err)
-	}
-	ours, err := m.Info()
-	if err != nil {
-		return false, fmt.Errorf("map %s: %w", name, err)
-	}
-	a, known := there.ID()
-	b, _ := ours.ID()
-	return known && a == b, nil
 }
 
 // Mode is "tcx" or "clsact".
@@ -256,12 +235,11 @@ func (s *Steer) Remove() error {
 // network namespace of the calling thread. That nothing is left of it is no error. Every entry of pinDir is a name, also
 // one that a killed Attach left.
 func Remove(pinDir, name string) error {
-	name = strings.TrimSuffix(name, nextSuffix)
-	p, err := pinsOf(pinDir, name)
+	p, err := pins.Of(pinDir, name)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(p.remove(), detachClsactAnywhere(name)); err != nil {
+	if err := errors.Join(p.Remove(links...), detachClsactAnywhere(name)); err != nil {
 		return fmt.Errorf("remove service path of %s: %w", name, err)
 	}
 	return nil

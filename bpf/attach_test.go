@@ -425,9 +425,9 @@ func TestAttachErrors(t *testing.T) {
 	}{
 		{Config{PinDir: t.TempDir(), Name: "vmac7"}, "mount -t bpf bpf /sys/fs/bpf"},
 		{Config{PinDir: "/sys/fs/none/berth", Name: "vmac7"}, "/sys/fs/none/berth/vmac7 is on no BPF file system"},
-		{Config{PinDir: bpffs, Name: "vmac.7"}, `vmac name "vmac.7"`},
-		{Config{PinDir: bpffs, Name: ""}, `vmac name ""`},
-		{Config{PinDir: bpffs, Name: "../other"}, `vmac name "../other"`},
+		{Config{PinDir: bpffs, Name: "vmac.7"}, `name of pins "vmac.7"`},
+		{Config{PinDir: bpffs, Name: ""}, `name of pins ""`},
+		{Config{PinDir: bpffs, Name: "../other"}, `name of pins "../other"`},
 		{Config{PinDir: bpffs, Name: "vmac7", VMAC: 1 << 20, Parent: 1 << 20}, "attach steer to link 1048576"},
 		{Config{PinDir: bpffs, Name: "vmac7", VMAC: 1 << 20, Parent: 1 << 20, Clsact: true}, "link 1048576"},
 	} {

@@ -4,7 +4,7 @@
 
 #include "abi.h"
 
-// Names and meanings for people are in counters.go. Pinned counters go by position: see layout in pins.go.
+// Names and meanings for people are in counters.go. Pinned counters go by position: see layout in attach.go.
 enum reason {
 	PERMITTED, // by one check of several; never counted
 	STEERED_IPV4,
