@@ -67,7 +67,7 @@ test-e2e: deps image bin/lab ## tests on the two-node lab
 
 # Go fuzzes one target at a time. What it finds it keeps below testdata/fuzz of the package.
 fuzz: ## each fuzz target for FUZZTIME (30s), one after the other
-	@grep -roE '^func Fuzz[A-Za-z0-9]+' --include='*_test.go' agent bpf controller delegate ipam nad | \
+	@grep -roE '^func Fuzz[A-Za-z0-9]+' --include='*_test.go' agent bpf controller delegate ipam nad service | \
 	sed 's|/[^/]*:func | |' | sort | while read -r dir target; do \
 		echo "== $$dir $$target"; \
 		go test ./$$dir -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) </dev/null || exit 1; \

@@ -1,6 +1,29 @@
 // Package service says what the Services of a cluster mean to the macvlan pods of one node. It is pure: no client, no maps,
 // no clock. Who carries it out (bpf/sock at the pod's socket, agent/proxy in nftables) takes one Service at a time, so that the
 // cost of a change does not depend on how many Services there are.
+//
+//	Spec    what is kept of a Service object                  ReadSpec
+//	Slice   what is kept of an EndpointSlice                  ReadSlice
+//	View    what a node knows of nodes, its zone and pools    NewView
+//	Claims  which Service has a frontend that several name    Claims.Replace
+//	        all of them together                              Build
+//
+// The rules are those of kube-proxy 1.36 (pkg/proxy: serviceport.go, endpointslicecache.go, topology.go, nftables/proxier.go):
+//
+//	of a Service                                   frontends                     backends
+//	ExternalName; no cluster IP, or None;
+//	  label service.kubernetes.io/service-proxy-name  none
+//	clusterIPs, by ipFamilies                         address and port           by internalTrafficPolicy
+//	externalIPs, of a family with a cluster IP        address and port           by externalTrafficPolicy
+//	status.loadBalancer, likewise, not ipMode Proxy   address and port           by externalTrafficPolicy
+//	nodePort, likewise                                unspecified and node port  by externalTrafficPolicy
+//
+//	policy    endpoints of the same port name and protocol, each address and port once, not terminating ones first
+//	Cluster   those ready that the hints leave (see hinted); no one ready anywhere: those serving and terminating
+//	Local     those ready on this node, whatever the hints; none: those serving and terminating on it; none, but some
+//	          elsewhere: Drop
+//
+// Where it differs is in docs/architecture.md, "Services".
 package service
 
 import (
@@ -65,7 +88,7 @@ type Port struct {
 	Name      string // of the port; may be empty
 	Frontends []Frontend
 	Backends  []Backend      // for new connections, by readiness, policy and topology; sorted. None: refuse, or Drop
-	Drop      bool           // without Backends: no answer. Policy Local, and endpoints elsewhere only
+	Drop      bool           // without Backends: no answer. Policy Local, and endpoints elsewhere only; Steered says so, too
 	Affinity  time.Duration  // ClientIP affinity lasts that long after the last connection; 0 for none
 	Sources   []netip.Prefix // only clients in them may use it (loadBalancerSourceRanges); nil for all
 
