@@ -1,6 +1,7 @@
 package service
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -132,4 +133,9 @@ func edgesOf(pools []*ipam.Pool) (out []edge) {
 		}
 	}
 	return out
+}
+
+// Equal says whether every address is at the same place in both views, and this node in the same zone.
+func (v *View) Equal(o *View) bool {
+	return v.zone == o.zone && slices.Equal(v.edges, o.edges) && maps.Equal(v.nodes, o.nodes)
 }
