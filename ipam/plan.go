@@ -97,6 +97,9 @@ type Asked struct {
 func Plan(pools []*Pool, wants []Want, asked Asked, t Target) (plan [][]Option, skipped []string, err error) {
 	unmet := slices.Concat(asked.All, asked.OneOf)
 	for _, w := range wants {
+		if err := t.homeless(pools, w); err != nil {
+			return nil, nil, err
+		}
 		serving, refused, unknown := serving(pools, w, t)
 		if len(serving) == 0 {
 			return nil, nil, fmt.Errorf("%w of %s serves this interface on node %q: %s", ErrNoPool, w, t.NodeName, strings.Join(refused, "; "))
@@ -124,6 +127,28 @@ func Plan(pools []*Pool, wants []Want, asked Asked, t Target) (plan [][]Option, 
 			ErrOutside, join(unmet))
 	}
 	return plan, skipped, nil
+}
+
+// homeless is an error if the interface holds an address of a pool that is no more, though the want asks for it. Without the pool
+// nobody knows the address's subnet and routes, and another address would take a running pod's away.
+func (t Target) homeless(pools []*Pool, w Want) error {
+	for a, name := range t.Held {
+		if w.Family != "" && w.Family != FamilyOf(a) || !w.asksFor(name) ||
+			slices.ContainsFunc(pools, func(p *Pool) bool { return p.Name == name }) {
+			continue
+		}
+		return fmt.Errorf("%w: the interface has %s of pool %q, which does not exist; create the pool again, or delete the pod",
+			ErrNoPool, a, name)
+	}
+	return nil
+}
+
+// asksFor says whether a pool of that name is among the want's. Of the default ones what is held is, too.
+func (w Want) asksFor(pool string) bool {
+	return w.Patterns == nil || slices.ContainsFunc(w.Patterns, func(pattern string) bool {
+		ok, _ := path.Match(pattern, pool)
+		return ok
+	})
 }
 
 // rank of a pool: first what the target holds, then what is kept for it, then the others.
@@ -312,10 +337,11 @@ func join(as []netip.Addr) string {
 
 // DefaultWants are the wants of an interface that names no pool: one address of each family that some default pool can serve
 // it with, be it from one dual-stack pool or from a pool for each family. Where one of them pairs its addresses, those with both
-// families are wanted instead, since a pair comes from one pool. A delegate pool makes no want, since nobody knows its families, but
+// families are wanted instead, since a pair comes from one pool; but an interface that holds an address of another pool keeps it. A delegate pool makes no want, since nobody knows its families, but
 // serves those that others make.
 func DefaultWants(pools []*Pool, t Target) []Want {
-	if both, _, _ := serving(pools, Want{}, t); slices.ContainsFunc(both, (*Pool).Paired) {
+	both, _, _ := serving(pools, Want{}, t)
+	if slices.ContainsFunc(both, (*Pool).Paired) && !slices.ContainsFunc(both, func(p *Pool) bool { return t.holds(p, "") && !p.Paired() }) {
 		w := Want{}
 		for _, p := range both {
 			if len(p.families(t)) == len(Families) {

@@ -112,6 +112,8 @@ func TestPlan(t *testing.T) {
 		{name: "held, asked for, and out of the range by now", wants: []Want{want("", "zone-a2")}, asked: addrs("10.7.5.5"),
 			target: holding(nodeA, "10.7.5.5", "zone-a2"), want: "zone-a2(10.7.5.5)"},
 		{name: "held in a pool that is not named any more", wants: []Want{want("", "four")}, target: holding(nodeA, "10.7.0.9", "zone-a2"), want: "four(4)"},
+		{name: "held in a pool that is gone and not named any more", wants: []Want{want("", "four")}, target: holding(nodeA, "10.7.0.9", "gone"), want: "four(4)"},
+		{name: "held in a pool that is gone, of another family", wants: []Want{v6}, target: holding(nodeA, "10.7.0.9", "gone"), want: "six(6)"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if tc.target.NodeName == "" {
@@ -140,7 +142,12 @@ func TestPlanRefuses(t *testing.T) {
 		asked []netip.Addr
 		err   error
 		want  string
+		held  string // 10.6.0.9 of it
 	}{
+		{name: "what it holds is of a pool that is gone", wants: []Want{want("", "gone", "four")}, held: "gone", err: ErrNoPool,
+			want: `no pool: the interface has 10.6.0.9 of pool "gone", which does not exist; create the pool again, or delete the pod`},
+		{name: "which a pattern named", wants: []Want{want("", "four", "g*")}, held: "gone", err: ErrNoPool, want: `of pool "gone", which does not exist`},
+		{name: "which was a default", wants: []Want{v6, v4}, held: "gone", err: ErrNoPool, want: `of pool "gone", which does not exist`},
 		{name: "unknown", wants: []Want{want("", "zone-x", "q*")}, err: ErrNoPool,
 			want: `no pool of pools zone-x, q* serves this interface on node "n1": pool "zone-x" does not exist; correct the name, or create it; no pool matches "q*"`},
 		{name: "node", wants: []Want{want("", "zone-b")}, err: ErrNoPool, want: `pool "zone-b" does not serve node "n1" (nodeAffinity zone=b)`},
@@ -164,7 +171,11 @@ func TestPlanRefuses(t *testing.T) {
 			if tc.pools == nil {
 				tc.pools = pools
 			}
-			plan, _, err := Plan(tc.pools, tc.wants, Asked{All: tc.asked}, nodeA)
+			target := nodeA
+			if tc.held != "" {
+				target = holding(nodeA, "10.6.0.9", tc.held)
+			}
+			plan, _, err := Plan(tc.pools, tc.wants, Asked{All: tc.asked}, target)
 			if !errors.Is(err, tc.err) || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("%s, %v\nwant %q", text(plan), err, tc.want)
 			}
@@ -176,6 +187,7 @@ func TestDefaultWants(t *testing.T) {
 	pools := testPools(t)
 	const s = `subnets: [{cidr: 10.6.0.0/24}, {cidr: "2001:db8::/64"}]`
 	dual := pool(t, "dual", s, "default: true")
+	pairs := pool(t, "pairs", `subnets: [{cidr: 10.5.0.0/24}, {cidr: "2001:db8:5::/120"}]`, "default: true", pairing)
 	other := pool(t, "other", s, "default: true", "nodeAffinity: {matchLabels: {zone: b}}")
 	for _, tc := range []struct {
 		name   string
@@ -188,6 +200,9 @@ func TestDefaultWants(t *testing.T) {
 		{"only one family", []*Pool{pools[4], other}, nodeA, []Want{v6}},
 		{"none", []*Pool{pools[0], other}, nodeA, []Want{{}}},
 		{"what is held", []*Pool{pools[4], other}, holding(nodeA, "10.6.0.9", "other"), []Want{v4, v6}},
+		{"pairs", []*Pool{pools[3], pairs}, nodeA, []Want{want("", "pairs")}},
+		{"pairs, but something else is held", []*Pool{pools[3], pools[4], pairs}, holding(nodeA, "10.8.0.9", "four"), []Want{v4, v6}},
+		{"pairs are held", []*Pool{pools[3], pairs}, holding(nodeA, "10.5.0.9", "pairs", "2001:db8:5::9", "pairs"), []Want{want("", "pairs")}},
 	} {
 		if diff := cmp.Diff(tc.want, DefaultWants(tc.pools, tc.target)); diff != "" {
 			t.Errorf("%s (-want +got)\n%s", tc.name, diff)
