@@ -348,11 +348,7 @@ func (t *transaction) keepOwn(ctx context.Context, p *ipam.Pool, pick ipam.Pick)
 			continue
 		}
 		name := l.Name
-		if h := ipam.HolderOn(l, t.cfg.NodeName); h != nil && *h == t.claimant.Holder {
-			l, err = t.store.Verify(ctx, l)
-		} else {
-			l, err = t.store.Rebind(ctx, l, t.claimant.Holder)
-		}
+		l, err = t.store.Keep(ctx, l, t.claimant.Holder)
 		if err == nil && l == nil {
 			t.journal.Void(name)
 		}

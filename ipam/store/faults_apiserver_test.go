@@ -56,7 +56,7 @@ func TestClaimInDoubt(t *testing.T) {
 
 				switch then {
 				case "ADD again": // as agent.keepOwn does
-					l, err := s.Verify(t.Context(), held[0])
+					l, err := s.Keep(t.Context(), held[0], holder("n", "one", "c1"))
 					if err != nil || (l != nil) != tc.landed {
 						t.Fatal(l, err)
 					}
@@ -89,6 +89,32 @@ func TestClaimInDoubt(t *testing.T) {
 				w.idle(s)
 			})
 		}
+	}
+}
+
+// A sandbox made anew asks twice, and the first time nothing is heard of its rebind: it is still its pod's lease, whether the API has
+// carried it out or not.
+func TestRebindInDoubt(t *testing.T) {
+	for name, fault := range map[string]apitest.Fault{"cut": apitest.Cut, "answer lost": apitest.Lost} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			p := w.pool("p", "10.0.0.1-10.0.0.9")
+			faults := &apitest.Faults{}
+			s := w.store("n", faults, p)
+			l, c2 := w.claim(s, p, holder("n", "one", "c1")), holder("n", "one", "c2")
+			defer faults.HoldWatches()()
+			faults.Set("PUT", fault)
+			if l, err := s.Keep(t.Context(), l, c2); !errors.Is(err, ErrUnavailable) {
+				t.Fatalf("%v, %v; want %v", l, err, ErrUnavailable)
+			}
+			w.idle(s)
+			faults.Set("PUT", apitest.None)
+			again, err := s.Keep(t.Context(), s.HeldBySandbox("c2", "net1")[0], c2)
+			if err != nil || again == nil || again.Name != l.Name {
+				t.Fatalf("%v, %v; want %s", again, err, l.Name)
+			}
+			w.want(l.Spec.Address + " Bound one/c2")
+		})
 	}
 }
 
@@ -230,7 +256,7 @@ func TestRebindAndLateDEL(t *testing.T) {
 	if l, err := s.Rebind(t.Context(), l, holder("n", "one", "c5")); l != nil || err != nil {
 		t.Error(l, err)
 	}
-	if l, err := s.Verify(t.Context(), l); l != nil || err != nil {
+	if l, err := s.Keep(t.Context(), l, holder("n", "one", "c4")); l != nil || err != nil {
 		t.Error(l, err)
 	}
 	w.want(old.Spec.Address + " Bound two/c9")

@@ -70,6 +70,24 @@ func (s *Store) Verify(ctx context.Context, l *v1alpha1.IPLease) (*v1alpha1.IPLe
 	return now, nil
 }
 
+// Keep gives a lease of a pod's interface to its sandbox holder, the one that has it or a newer one, by the API's own word. A nil lease
+// says that the pod has lost it.
+func (s *Store) Keep(ctx context.Context, l *v1alpha1.IPLease, holder v1alpha1.LeaseHolder) (*v1alpha1.IPLease, error) {
+	if h := ipam.HolderOn(l, s.node); h != nil && *h == holder {
+		// That may be what a rebind intended of which nothing was heard: then the API still has the pod's earlier sandbox.
+		now, err := s.learn(ctx, l.Name)
+		if err != nil || now == nil {
+			return nil, err
+		}
+		if !samePod(now, holder) {
+			s.index.settle(now)
+			return nil, nil
+		}
+		l = now
+	}
+	return s.Rebind(ctx, l, holder)
+}
+
 // Rebind gives a lease of a pod's interface to the pod's newer sandbox. A nil lease says that the pod has lost it.
 func (s *Store) Rebind(ctx context.Context, l *v1alpha1.IPLease, holder v1alpha1.LeaseHolder) (*v1alpha1.IPLease, error) {
 	for l.ResourceVersion == "" || !slices.ContainsFunc(ipam.Holders(l), func(h *v1alpha1.LeaseHolder) bool { return *h == holder }) {

@@ -80,6 +80,11 @@ func run(ctx context.Context, args []string) error {
 	}
 	klog.SetLogger(logr.Discard()) // what goes wrong is wanted here
 	ctrl.SetLogger(logr.Discard())
+	if o.logs != "" {
+		if err := os.MkdirAll(o.logs, 0o755); err != nil {
+			return err
+		}
+	}
 	dir, err := os.MkdirTemp("", "hammer-")
 	if err != nil {
 		return err
