@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -117,7 +118,7 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 			return nil, err
 		}
 	}
-	t := &transaction{Agent: a, req: c.Request, cniVersion: conf.CNIVersion, pod: pod, claimant: claimant, own: own, kept: target.Kept,
+	t := &transaction{Agent: a, req: c.Request, cniVersion: conf.CNIVersion, pod: pod, claimant: claimant, own: own, kept: map[string]bool{},
 		rejected: map[string]string{}}
 	plan, err := t.plan(ask, target)
 	if err != nil {
@@ -177,12 +178,14 @@ type transaction struct {
 	cniVersion string
 	pod        *corev1.Pod
 	claimant   ipam.Claimant
-	own        []*v1alpha1.IPLease   // held by the interface before
-	kept       map[netip.Addr]string // kept for the pod's identity before
+	own        []*v1alpha1.IPLease // held by the interface before
 
 	leases  []*v1alpha1.IPLease // what the interface gets, IPv4 first in each pool
 	pools   []*ipam.Pool        // of leases, by index
 	claimed []*v1alpha1.IPLease // those of leases that are new
+
+	mu   sync.Mutex
+	kept map[string]bool // names of those of claimed that were kept for the pod's identity before
 
 	given    given             // by delegates, beside addresses
 	rejected map[string]string // delegate pools whose addresses cannot be used, and why
@@ -287,7 +290,7 @@ func (t *transaction) claimOne(ctx context.Context, o ipam.Option) func(int) (cl
 		if err := t.mayClaim(ctx, o); err != nil {
 			return claims{}, err
 		}
-		if l, err = t.store.Claim(ctx, o.Pool, o.Picks[i], t.claimant); err != nil {
+		if l, err = t.take(ctx, o.Pool, o.Picks[i]); err != nil {
 			return claims{}, err
 		}
 		return claims{[]*v1alpha1.IPLease{l}, []*v1alpha1.IPLease{l}}, nil
@@ -305,7 +308,8 @@ func (t *transaction) claimPair(ctx context.Context, o ipam.Option) func(int) (c
 			if err := t.mayClaim(ctx, o); err != nil {
 				return claims{}, err
 			}
-			pair, err := t.store.ClaimPair(ctx, o.Pool, o.Picks[0], t.claimant)
+			taken, err := t.store.TakePair(ctx, o.Pool, o.Picks[0], t.claimant)
+			pair := t.note(taken...)
 			return claims{pair, pair}, err
 		}
 		addr, err := netip.ParseAddr(first.Spec.Address)
@@ -323,12 +327,32 @@ func (t *transaction) claimPair(ctx context.Context, o ipam.Option) func(int) (c
 		if err := t.mayClaim(ctx, o); err != nil {
 			return claims{}, err
 		}
-		second, err := t.store.Claim(ctx, o.Pool, pick, t.claimant)
+		second, err := t.take(ctx, o.Pool, pick)
 		if err != nil {
 			return claims{}, err
 		}
 		return claims{[]*v1alpha1.IPLease{first, second}, []*v1alpha1.IPLease{second}}, nil
 	}
+}
+
+// take an address of the pool.
+func (t *transaction) take(ctx context.Context, p *ipam.Pool, pick ipam.Pick) (*v1alpha1.IPLease, error) {
+	taken, err := t.store.Take(ctx, p, pick, t.claimant)
+	if err != nil {
+		return nil, err
+	}
+	return t.note(taken)[0], nil
+}
+
+// note which of the leases taken were kept.
+func (t *transaction) note(taken ...*store.Taken) (leases []*v1alpha1.IPLease) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, l := range taken {
+		leases = append(leases, l.IPLease)
+		t.kept[l.Name] = l.Kept
+	}
+	return leases
 }
 
 // mayClaim says whether the pool gives the interface something new.
@@ -383,7 +407,10 @@ func (t *transaction) undo(ctx context.Context) error {
 // back gives up a lease that was claimed in vain. It is kept for the pod's identity if it was before; one that the identity has never
 // used is not, else pods that cannot start would use up a pool. The pod's next sandbox finds it as the one it had last.
 func (t *transaction) back(ctx context.Context, l *v1alpha1.IPLease) error {
-	if a, err := netip.ParseAddr(l.Spec.Address); err == nil && t.kept[a] != "" {
+	t.mu.Lock()
+	kept := t.kept[l.Name]
+	t.mu.Unlock()
+	if kept {
 		return t.store.Release(ctx, l)
 	}
 	return t.store.Drop(ctx, l)

@@ -84,7 +84,7 @@ func (t *transaction) serveDelegate(ctx context.Context, o ipam.Option) error {
 	got := make([]*v1alpha1.IPLease, len(g.pools))
 	err = t.sideBySide(len(got), func(i int) (err error) {
 		a := g.addrs[i]
-		got[i], err = t.store.Claim(ctx, p, ipam.Pick{Family: ipam.FamilyOf(a), Address: a}, t.claimant)
+		got[i], err = t.take(ctx, p, ipam.Pick{Family: ipam.FamilyOf(a), Address: a})
 		return err
 	})
 	if err != nil {

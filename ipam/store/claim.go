@@ -12,15 +12,32 @@ import (
 	"github.com/berthdev/berth/ipam"
 )
 
-// Claim an address for c: the one asked for, one of those asked for, or one of pool's choice. The errors are ipam.ErrExhausted,
-// ipam.ErrTaken, ipam.ErrHeld and ErrUnavailable.
+// Taken is a lease that was claimed.
+type Taken struct {
+	*v1alpha1.IPLease
+	// Kept: the address was the claimant's identity's before, reserved for it or held by an earlier pod of it. If the claim turns out to
+	// be in vain, it has to be kept on.
+	Kept bool
+}
+
+// Claim is Take, for who keeps what he claims.
 func (s *Store) Claim(ctx context.Context, pool *ipam.Pool, pick ipam.Pick, c ipam.Claimant) (*v1alpha1.IPLease, error) {
+	t, err := s.Take(ctx, pool, pick, c)
+	if err != nil {
+		return nil, err
+	}
+	return t.IPLease, nil
+}
+
+// Take an address for c: the one asked for, one of those asked for, or one of pool's choice. The errors are ipam.ErrExhausted,
+// ipam.ErrTaken, ipam.ErrHeld and ErrUnavailable.
+func (s *Store) Take(ctx context.Context, pool *ipam.Pool, pick ipam.Pick, c ipam.Claimant) (*Taken, error) {
 	listed := false
 	return s.claim(ctx, pool, pick, c, &listed)
 }
 
 // claim lists the pool's leases once before it says that none is free: listed says that this was done.
-func (s *Store) claim(ctx context.Context, pool *ipam.Pool, pick ipam.Pick, c ipam.Claimant, listed *bool) (*v1alpha1.IPLease, error) {
+func (s *Store) claim(ctx context.Context, pool *ipam.Pool, pick ipam.Pick, c ipam.Claimant, listed *bool) (*Taken, error) {
 	if pick.Address.IsValid() {
 		return s.claimAsked(ctx, pool, pick.Address, c)
 	}
@@ -47,7 +64,7 @@ func (s *Store) claim(ctx context.Context, pool *ipam.Pool, pick ipam.Pick, c ip
 		}
 		if l != nil {
 			if choice.early > 0 {
-				s.hooks.Early(l, choice.early)
+				s.hooks.Early(l.IPLease, choice.early)
 			}
 			return l, nil
 		}
@@ -57,7 +74,7 @@ func (s *Store) claim(ctx context.Context, pool *ipam.Pool, pick ipam.Pick, c ip
 }
 
 // take chooses an address and writes its lease, in its turn. A nil lease says that another was faster, or that the choice is held.
-func (s *Store) take(ctx context.Context, pool *ipam.Pool, pick ipam.Pick, c ipam.Claimant, seed uint64) (choice, *v1alpha1.IPLease, error) {
+func (s *Store) take(ctx context.Context, pool *ipam.Pool, pick ipam.Pick, c ipam.Claimant, seed uint64) (choice, *Taken, error) {
 	done, err := s.turns.take(ctx)
 	if err != nil {
 		return choice{}, nil, err
@@ -71,10 +88,10 @@ func (s *Store) take(ctx context.Context, pool *ipam.Pool, pick ipam.Pick, c ipa
 	return at, l, err
 }
 
-// ClaimPair claims an IPv4 address of a paired pool and its partner. The lease of the IPv4 address is the lock of both, so the partner
+// TakePair claims an IPv4 address of a paired pool and its partner. The lease of the IPv4 address is the lock of both, so the partner
 // is claimed after it: two claims of one pair cannot each take a half.
-func (s *Store) ClaimPair(ctx context.Context, pool *ipam.Pool, pick ipam.Pick, c ipam.Claimant) ([]*v1alpha1.IPLease, error) {
-	kept, listed := s.Kept(c), false // a list forgets what was met beside the pool, so only one, lest the same half be met for ever
+func (s *Store) TakePair(ctx context.Context, pool *ipam.Pool, pick ipam.Pick, c ipam.Claimant) ([]*Taken, error) {
+	listed := false // a list forgets what was met beside the pool, so only one, lest the same half be met for ever
 	for {
 		first, err := s.claim(ctx, pool, pick, c, &listed)
 		if err != nil {
@@ -86,13 +103,13 @@ func (s *Store) ClaimPair(ctx context.Context, pool *ipam.Pool, pick ipam.Pick, 
 		}
 		second, err := s.claimAsked(ctx, pool, pool.Partner(a), c)
 		if err == nil {
-			return []*v1alpha1.IPLease{first, second}, nil
+			return []*Taken{first, second}, nil
 		}
 		undo := s.Drop
-		if _, ok := kept[a]; ok {
+		if first.Kept {
 			undo = s.Release
 		}
-		if back := undo(context.WithoutCancel(ctx), first); back != nil {
+		if back := undo(context.WithoutCancel(ctx), first.IPLease); back != nil {
 			return nil, errors.Join(err, back)
 		}
 		if !errors.Is(err, ipam.ErrTaken) || pick.Address.IsValid() {
@@ -123,23 +140,23 @@ func (s *Store) none(pool *ipam.Pool, pick ipam.Pick, err error) error {
 }
 
 // claimAsked claims one address or says who has it.
-func (s *Store) claimAsked(ctx context.Context, pool *ipam.Pool, a netip.Addr, c ipam.Claimant) (*v1alpha1.IPLease, error) {
+func (s *Store) claimAsked(ctx context.Context, pool *ipam.Pool, a netip.Addr, c ipam.Claimant) (*Taken, error) {
 	name := ipam.LeaseName(pool.Network, a)
 	for range 3 { // a write may lose against news, then the news decide
 		known, ok := s.index.beginAt(name)
 		if !ok {
 			return nil, fmt.Errorf("%w: address %s asked for is being given to another pod of node %q", ipam.ErrTaken, a, s.node)
 		}
-		l, err := s.write(ctx, pool, a, known, c, false)
-		if err != nil || l != nil {
-			return l, err
+		t, err := s.write(ctx, pool, a, known, c, false)
+		if err != nil || t != nil {
+			return t, err
 		}
-		switch l = s.get(name); {
+		switch l := s.get(name); {
 		case l == nil || c.Free(l):
 			continue
 		case l.Spec.Phase == v1alpha1.LeaseBound && c.Is(l.Spec.Identity):
-			if l, err = s.takeOver(ctx, pool, a, c); err != nil || l != nil {
-				return l, err
+			if t, err = s.takeOver(ctx, pool, a, c); err != nil || t != nil {
+				return t, err
 			}
 		default:
 			return nil, fmt.Errorf("%w: address %s asked for is %s; ask for another or free it", ipam.ErrTaken, a, heldBy(l))
@@ -158,7 +175,7 @@ var (
 
 // takeOver claims the address of the claimant's identity that an earlier holder has: once that gives it up, or as soon as it is proven
 // gone; or beside it, where a virtual machine migrates. nil, nil: the address is the identity's no longer.
-func (s *Store) takeOver(ctx context.Context, pool *ipam.Pool, a netip.Addr, c ipam.Claimant) (*v1alpha1.IPLease, error) {
+func (s *Store) takeOver(ctx context.Context, pool *ipam.Pool, a netip.Addr, c ipam.Claimant) (*Taken, error) {
 	name := ipam.LeaseName(pool.Network, a)
 	patience := time.After(heldPatience)
 	var proof time.Time // of the next look for it
@@ -169,10 +186,11 @@ func (s *Store) takeOver(ctx context.Context, pool *ipam.Pool, a netip.Addr, c i
 		case l == nil, !c.May(l.Spec.Identity), l.Spec.Phase == v1alpha1.LeaseQuarantined:
 			return nil, nil
 		case samePod(l, c.Holder):
-			return s.Rebind(ctx, l, c.Holder)
+			l, err := s.Rebind(ctx, l, c.Holder)
+			return taken(l, true), err
 		case c.Shares(l):
 			if l, err := s.share(ctx, l, c.Holder); err != nil || l != nil {
-				return l, err
+				return taken(l, true), err
 			}
 			continue
 		case !c.Free(l) && !time.Now().Before(proof):
@@ -188,8 +206,8 @@ func (s *Store) takeOver(ctx context.Context, pool *ipam.Pool, a netip.Addr, c i
 					s.index.end(name)
 					continue
 				}
-				if l, err := s.write(ctx, pool, a, l, c, proven); err != nil || l != nil {
-					return l, err
+				if t, err := s.write(ctx, pool, a, l, c, proven); err != nil || t != nil {
+					return t, err
 				}
 				continue
 			}
@@ -202,6 +220,14 @@ func (s *Store) takeOver(ctx context.Context, pool *ipam.Pool, a netip.Addr, c i
 		case <-time.After(heldLook):
 		}
 	}
+}
+
+// taken is nil if the lease is.
+func taken(l *v1alpha1.IPLease, kept bool) *Taken {
+	if l == nil {
+		return nil
+	}
+	return &Taken{l, kept}
 }
 
 func stillHeld(a netip.Addr, l *v1alpha1.IPLease) error {

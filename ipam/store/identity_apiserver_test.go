@@ -105,6 +105,37 @@ func TestRecall(t *testing.T) {
 	}
 }
 
+// A claim says what the address was before, by what it met, so that one in vain takes nothing from its identity.
+func TestTakenFromItsIdentity(t *testing.T) {
+	w := newWorld(t)
+	p := w.pool("p", "10.0.0.1-10.0.0.9")
+	a, b := w.store("a", nil, p), w.store("b", nil, p)
+	take := func(s *Store, c ipam.Claimant, kept bool) *v1alpha1.IPLease {
+		t.Helper()
+		l, err := s.Take(t.Context(), p, anyIPv4, c)
+		if err != nil || l.Kept != kept {
+			t.Fatalf("%+v, %v; want kept %v", l, err, kept)
+		}
+		return l.IPLease
+	}
+	first := take(a, member("a", "db-0", "c1"), false)
+	w.release(a, first)
+	w.knows(b, first.Name, v1alpha1.LeaseReserved)
+	second := take(b, member("b", "db-0", "c2"), true)
+	w.knows(a, first.Name, bound)
+	a.hooks.Gone = func(context.Context, *v1alpha1.LeaseHolder) (bool, error) { return true, nil }
+	third := take(a, member("a", "db-0", "c3"), true) // from one that is gone
+	if second.Name != first.Name || third.Name != first.Name {
+		t.Errorf("%s, %s, %s", first.Name, second.Name, third.Name)
+	}
+
+	plain := take(a, claimant("a", "one", "c4"), false)
+	w.release(a, plain)
+	if again := take(a, claimant("a", "one", "c5"), false); again.Name != plain.Name {
+		t.Errorf("%s, then %s", plain.Name, again.Name)
+	}
+}
+
 // While nothing proves the earlier pod gone, the next one waits; it gets the address when a DEL comes, or the proof.
 func TestHeldByAnEarlierPod(t *testing.T) {
 	w := newWorld(t)

@@ -38,6 +38,14 @@ func addresses(leases []*v1alpha1.IPLease) (out []string) {
 	return out
 }
 
+func claimPair(ctx context.Context, s *Store, p *ipam.Pool, pick ipam.Pick, c ipam.Claimant) (leases []*v1alpha1.IPLease, err error) {
+	taken, err := s.TakePair(ctx, p, pick, c)
+	for _, l := range taken {
+		leases = append(leases, l.IPLease)
+	}
+	return leases, err
+}
+
 // As many pods as pairs, from four nodes at once: each gets a pair, to the last.
 func TestEveryPair(t *testing.T) {
 	const n = 24
@@ -53,7 +61,7 @@ func TestEveryPair(t *testing.T) {
 		for i := range n {
 			wg.Go(func() {
 				s := stores[i%4]
-				got[i], errs[i] = s.ClaimPair(t.Context(), p, anyIPv4, claimant(s.node, fmt.Sprintf("pod-%d-%d", round, i), fmt.Sprint("c", i)))
+				got[i], errs[i] = claimPair(t.Context(), s, p, anyIPv4, claimant(s.node, fmt.Sprintf("pod-%d-%d", round, i), fmt.Sprint("c", i)))
 			})
 		}
 		wg.Wait()
@@ -68,7 +76,7 @@ func TestEveryPair(t *testing.T) {
 			}
 			seen[a[0]] = true
 		}
-		if _, err := stores[0].ClaimPair(t.Context(), p, anyIPv4, claimant("node-0", "more", "c")); !errors.Is(err, ipam.ErrExhausted) {
+		if _, err := claimPair(t.Context(), stores[0], p, anyIPv4, claimant("node-0", "more", "c")); !errors.Is(err, ipam.ErrExhausted) {
 			t.Errorf("one more: %v", err)
 		}
 		w.idle(stores...)
@@ -92,18 +100,18 @@ func TestHalfAPair(t *testing.T) {
 			half(w)
 			s := w.store("a", nil, one) // it does not know of it: it has no label
 			c := member("a", "db-0", "c1")
-			if l, err := s.ClaimPair(t.Context(), one, anyIPv4, c); !errors.Is(err, ipam.ErrExhausted) {
+			if l, err := claimPair(t.Context(), s, one, anyIPv4, c); !errors.Is(err, ipam.ErrExhausted) {
 				t.Fatal(l, err)
 			}
 			if got := w.list(); got[0] != "10.0.0.1 Released db-0/c1" {
 				t.Errorf("left: %v", got)
 			}
 			asked := ipam.Pick{Family: ipam.IPv4, Address: netip.MustParseAddr("10.0.0.1")}
-			if l, err := s.ClaimPair(t.Context(), one, asked, c); !errors.Is(err, ipam.ErrTaken) {
+			if l, err := claimPair(t.Context(), s, one, asked, c); !errors.Is(err, ipam.ErrTaken) {
 				t.Error(l, err)
 			}
 			w.follow(s, two)
-			if l, err := s.ClaimPair(t.Context(), two, anyIPv4, c); err != nil || l[0].Spec.Address != "10.0.0.2" {
+			if l, err := claimPair(t.Context(), s, two, anyIPv4, c); err != nil || l[0].Spec.Address != "10.0.0.2" {
 				t.Error(l, err)
 			}
 			w.idle(s)
@@ -136,7 +144,7 @@ func TestHalfAPairIsKept(t *testing.T) {
 			if tc.taken != "" {
 				w.reserve(tc.taken, v1alpha1.LeaseReserved) // unknown, so that the claim meets it
 			}
-			got, err := s.ClaimPair(ctx, p, anyIPv4, c)
+			got, err := claimPair(ctx, s, p, anyIPv4, c)
 			if err != nil || !slices.Equal(addresses(got), tc.want) {
 				t.Fatalf("%v, %v; want %v", addresses(got), err, tc.want)
 			}
@@ -153,7 +161,7 @@ func TestPairOfAnIdentity(t *testing.T) {
 	w := newWorld(t)
 	p := w.pairs(9)
 	a, b := w.store("a", nil, p), w.store("b", nil, p)
-	pair, err := a.ClaimPair(t.Context(), p, anyIPv4, member("a", "db-0", "c1"))
+	pair, err := claimPair(t.Context(), a, p, anyIPv4, member("a", "db-0", "c1"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +169,7 @@ func TestPairOfAnIdentity(t *testing.T) {
 		w.release(a, l)
 		w.knows(b, l.Name, v1alpha1.LeaseReserved)
 	}
-	again, err := b.ClaimPair(t.Context(), p, anyIPv4, member("b", "db-0", "c2"))
+	again, err := claimPair(t.Context(), b, p, anyIPv4, member("b", "db-0", "c2"))
 	if err != nil || !slices.Equal(addresses(again), addresses(pair)) {
 		t.Errorf("%v, %v; had %v", addresses(again), err, addresses(pair))
 	}

@@ -14,7 +14,7 @@ import (
 
 // write claims an address that is in flight: by creation, or by update of known if the claimant may have that. proven: the holders of
 // known, a lease of the claimant's identity, are gone. nil, nil: another was faster, or known is not free; the index knows better now.
-func (s *Store) write(ctx context.Context, pool *ipam.Pool, a netip.Addr, known *v1alpha1.IPLease, c ipam.Claimant, proven bool) (*v1alpha1.IPLease, error) {
+func (s *Store) write(ctx context.Context, pool *ipam.Pool, a netip.Addr, known *v1alpha1.IPLease, c ipam.Claimant, proven bool) (*Taken, error) {
 	name := ipam.LeaseName(pool.Network, a)
 	defer s.index.end(name)
 	var want, l *v1alpha1.IPLease
@@ -33,13 +33,14 @@ func (s *Store) write(ctx context.Context, pool *ipam.Pool, a netip.Addr, known 
 	switch {
 	case err == nil:
 		s.index.put(l)
-		return l, nil
+		return &Taken{l, known != nil && known.Spec.Phase != v1alpha1.LeaseReleased}, nil
 	case lost(err):
 		met, err := s.learn(ctx, name)
 		if err != nil || met == nil || !samePod(met, c.Holder) {
 			return nil, err
 		}
-		return s.Rebind(ctx, met, c.Holder) // an earlier try for the same pod, whose answer was lost
+		met, err = s.Rebind(ctx, met, c.Holder) // an earlier try for the same pod, whose answer was lost
+		return taken(met, true), err            // which may have found it kept
 	}
 	return nil, s.doubt("claim", want, err)
 }
