@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptrace"
 	"runtime"
 	"strings"
 	"sync"
@@ -174,6 +175,9 @@ func (c *conn) write(next http.RoundTripper, r *http.Request, f fault) (*http.Re
 			_ = send(next, copied)
 		})
 		if f.name == "late" {
+			if t := httptrace.ContextClientTrace(r.Context()); t != nil && t.GotConn != nil {
+				t.GotConn(httptrace.GotConnInfo{}) // what arrives has left: the client knows that it may
+			}
 			return nil, errWire
 		}
 	case "again":
