@@ -175,6 +175,17 @@ func label(l *v1alpha1.IPLease) {
 	set(v1alpha1.LabelIdentity, identity)
 }
 
+// Unlabel takes off what label puts on.
+func Unlabel(l *v1alpha1.IPLease) {
+	for _, key := range []string{v1alpha1.LabelPool, v1alpha1.LabelFamily, v1alpha1.LabelNode, v1alpha1.LabelNamespace,
+		v1alpha1.LabelNextNode, v1alpha1.LabelIdentity} {
+		delete(l.Labels, key)
+	}
+	if len(l.Labels) == 0 {
+		l.Labels = nil
+	}
+}
+
 // IdentityHash is the label value by which the server finds the leases of an identity, and few others.
 func IdentityHash(i *v1alpha1.LeaseIdentity) string {
 	return fmt.Sprintf("%016x", Seed(i.Kind, i.Namespace, i.Name, i.Pod, i.Interface))

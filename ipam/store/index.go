@@ -81,7 +81,7 @@ func (x *index) put(l *v1alpha1.IPLease) {
 	defer x.mu.Unlock()
 	if old := x.leases[l.Name]; old == nil || newer(l.ResourceVersion, old.ResourceVersion) {
 		delete(x.intended, l.Name)
-		x.set(l)
+		x.set(trim(l))
 	}
 }
 
@@ -363,7 +363,7 @@ func (x *index) replace(pool, version string, list []v1alpha1.IPLease) {
 	listed := make(map[string]bool, len(list))
 	for i := range list {
 		listed[list[i].Name] = true
-		x.put(trim(&list[i]))
+		x.put(&list[i])
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -173,7 +173,7 @@ func (s *Store) Recall(ctx context.Context, c ipam.Claimant) (map[netip.Addr]str
 		return nil, unavailable("list", fmt.Sprintf("of %s %s/%s", c.Identity.Kind, c.Identity.Namespace, c.Identity.Name), err)
 	}
 	for i := range list.Items {
-		s.index.put(trim(&list.Items[i]))
+		s.index.put(&list.Items[i])
 	}
 	return s.Kept(c), nil
 }

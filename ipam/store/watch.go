@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"sync"
+	"unique"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -87,7 +88,7 @@ func (s *Store) LoadOwn(ctx context.Context) (pools []string, err error) {
 		}
 		for i := range list.Items {
 			l := &list.Items[i]
-			s.index.put(trim(l))
+			s.index.put(l)
 			if l.Spec.Phase == v1alpha1.LeaseBound && !seen[l.Spec.Pool] {
 				seen[l.Spec.Pool] = true
 				pools = append(pools, l.Spec.Pool)
@@ -139,8 +140,24 @@ func (w *watches) start(ctx context.Context, pool string) *poolWatch {
 	return p
 }
 
-// trim what nobody here reads; a node may know many leases.
+// trim what nobody here reads, and what is said twice: a node may know many leases, of few nodes and pools. The labels are made anew by
+// each write.
 func trim(l *v1alpha1.IPLease) *v1alpha1.IPLease {
-	l.ManagedFields = nil
+	l.ManagedFields, l.TypeMeta = nil, metav1.TypeMeta{}
+	ipam.Unlabel(l)
+	spec := &l.Spec
+	shared(&spec.Network, &spec.Pool)
+	for _, h := range []*v1alpha1.LeaseHolder{spec.Holder, spec.Next} {
+		if h != nil {
+			shared(&h.Namespace, &h.Node, &h.Interface, &h.Attachment, &h.Parent)
+		}
+	}
 	return l
+}
+
+// shared makes equal strings one.
+func shared(strings ...*string) {
+	for _, s := range strings {
+		*s = unique.Make(*s).Value()
+	}
 }
