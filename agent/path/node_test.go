@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/berthdev/berth/agent/proxy"
+	"github.com/berthdev/berth/service"
 	"github.com/berthdev/berth/tests/netns"
 	"golang.org/x/sys/unix"
 )
@@ -43,6 +45,7 @@ type request struct {
 	Prefixes  Prefixes
 	Addresses []netip.Addr
 	Watched   map[string]Watched
+	Services  []service.Service
 }
 
 type response struct {
@@ -64,6 +67,8 @@ func agentMain(config string) error {
 	p := New(cfg, log)
 	seen := make(chan Sighting, 1000)
 	p.OnSighting(func(s Sighting) { seen <- s })
+	serving := proxy.New(log)
+	p.OnLinks(serving.SetLinks)
 	running := sync.WaitGroup{}
 	in, out := json.NewDecoder(bufio.NewReader(os.Stdin)), json.NewEncoder(os.Stdout)
 	for {
@@ -112,6 +117,15 @@ func agentMain(config string) error {
 		case "sighted": // since the last time
 			for len(seen) > 0 {
 				res.Sighted = append(res.Sighted, <-seen)
+			}
+		case "serve":
+			if err = serving.SetServiceCIDRs(req.Prefixes.Services); err == nil {
+				err = serving.Sync(req.Services)
+			}
+			running.Go(func() { _ = serving.Run(ctx) })
+		case "service":
+			for _, s := range req.Services {
+				err = errors.Join(err, serving.Set(s))
 			}
 		case "sightings":
 			res.Counters, err = p.Sightings()

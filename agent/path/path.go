@@ -57,6 +57,8 @@ type Path struct {
 	mine atomic.Pointer[interest] // which links' events matter
 	see  func(Sighting)           // nil: nobody is told
 
+	tell func(links []string) error // nil: nobody is told
+
 	listeners sync.WaitGroup // to programs
 
 	mu         sync.Mutex
@@ -105,6 +107,10 @@ func (p *Path) SetMultihomed(addrs []netip.Addr) {
 		p.wake()
 	}
 }
+
+// OnLinks has f told the names of the vmacs, before a pod is answered that its path is complete. It may be called with what it knows
+// already, and must not call back. Call it before anything else.
+func (p *Path) OnLinks(f func(links []string) error) { p.tell = f }
 
 // Attach makes the path for these endpoints and returns when it is complete. If it fails, none of them is attached that
 // was not before, and an address that was another MAC's is that again.

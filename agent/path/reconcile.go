@@ -150,6 +150,9 @@ func (p *Path) translate() error {
 	if changed {
 		p.log.Info("nftables table replaced", "table", "inet berth", "links", want.vmacs, "local pods", want.local)
 	}
+	if p.tell != nil {
+		err = errors.Join(err, p.tell(want.vmacs))
+	}
 	return err
 }
 

@@ -64,7 +64,7 @@ func generation() (uint32, error) {
 	if err != nil {
 		return 0, fmt.Errorf("nftables: %w", err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	replies, err := conn.Execute(netlink.Message{
 		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN, Flags: netlink.Request},
 		Data:   make([]byte, sizeofNfgenmsg),
