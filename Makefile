@@ -46,7 +46,7 @@ lint: bin/golangci-lint ## golangci-lint, all clean
 deps: ## install what is missing of Debian or Ubuntu packages
 	scripts/deps.sh
 
-test: deps generate-check lint test-unit test-api test-e2e ## everything but the hammer, the cluster tests included
+test: deps generate-check lint test-unit test-api test-hammer test-e2e ## everything, the cluster tests included
 
 test-unit: ## unit tests, and those in network namespaces
 	go test -race $$(go list ./... | grep -v /tests/e2e)
@@ -57,7 +57,7 @@ test-api: deps bin/lab ## tests against a real kube-apiserver and etcd
 	scripts/test-api.sh $(LAB_DIR)
 
 test-hammer: deps bin/lab ## a short make hammer
-	go run ./tests/hammer -n 1500 -lab-dir $(LAB_DIR)
+	go run ./tests/hammer -n 1500 -seed 1 -lab-dir $(LAB_DIR)
 
 hammer: deps bin/lab ## random operations and faults on agents and a real API server; N= operations, HAMMER_FLAGS= more
 	go run ./tests/hammer -n $(N) -lab-dir $(LAB_DIR) $(HAMMER_FLAGS)
