@@ -115,7 +115,9 @@ func TestOnAPIServer(t *testing.T) {
 	node := apitest.Unique("node")
 	_, err = kube.CoreV1().Nodes().Create(ctx, newNode(node), metav1.CreateOptions{})
 	must(t, err)
-	defer func() { must(t, kube.CoreV1().Nodes().Delete(context.WithoutCancel(ctx), node, metav1.DeleteOptions{})) }()
+	defer func() {
+		must(t, kube.CoreV1().Nodes().Delete(context.WithoutCancel(ctx), node, metav1.DeleteOptions{}))
+	}()
 	_, err = kube.CoreV1().Nodes().Patch(ctx, node, types.MergePatchType, []byte(`{"status":{"addresses":[{"type":"InternalIP","address":"10.6.0.3"}]}}`), metav1.PatchOptions{}, "status")
 	must(t, err)
 	until(t, sink, func() bool { b := port("after").Backends; return len(b) == 2 && !b[0].Node && b[1].Node })

@@ -95,6 +95,33 @@ func TestOnlyWhatChanged(t *testing.T) {
 	}
 }
 
+// TestZone: hints mean something else once this node's zone is another.
+func TestZone(t *testing.T) {
+	sink := newFakeSink()
+	s := newRig(sink)
+	start(t, s)
+	slice := newSlice("a-1", "a", "10.6.0.1", "10.6.0.2")
+	for i, zone := range []string{"x", "y"} {
+		slice.Endpoints[i].Hints = &discoveryv1.EndpointHints{ForZones: []discoveryv1.ForZone{{Name: zone}}}
+	}
+	must(t, s.state.specs().Add(newService("a", "10.96.0.1")))
+	must(t, s.state.slices().Add(slice))
+	for _, tt := range []struct{ node, zone, want string }{
+		{"node-a", "x", "10.6.0.1:8080 "},
+		{"node-b", "y", "10.6.0.1:8080 "},
+		{"node-a", "y", "10.6.0.2:8080 "},
+		{"node-a", "", "10.6.0.1:8080 10.6.0.2:8080 "},
+	} {
+		n := newNode(tt.node)
+		n.Labels = map[string]string{corev1.LabelTopologyZone: tt.zone}
+		must(t, s.state.nodes().Update(n))
+		settle(t, s)
+		if got := sink.backends("default/a"); got != tt.want {
+			t.Errorf("%s in zone %q: got %q, want %q", tt.node, tt.zone, got, tt.want)
+		}
+	}
+}
+
 // TestIncremental: whatever happens in whatever order, and however sinks fail, in the end each has what one that starts then is given.
 func TestIncremental(t *testing.T) {
 	pools := []*ipam.Pool{pool(t, "blue", "10.6.0.0/30"), pool(t, "red", "10.6.0.4/30")}
