@@ -25,6 +25,7 @@ import (
 
 	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/bpf"
+	"github.com/berthdev/berth/bpf/sock"
 	"github.com/berthdev/berth/delegate"
 	"github.com/berthdev/berth/ipam"
 	"github.com/berthdev/berth/nad"
@@ -72,6 +73,16 @@ func TestVerdicts(t *testing.T) {
 		}
 	}
 	same(t, operations+", verdicts", bpf.Reasons(), slices.Collect(maps.Keys(listed)))
+}
+
+func TestSocketEvents(t *testing.T) {
+	var listed []string
+	for _, row := range table(section(t, architecture, "Fast mode")) {
+		if name := all(regexp.MustCompile("`([a-z]+_[a-z_]+|refused|reselected)`"), row[0]); len(row) == 2 {
+			listed = append(listed, name...)
+		}
+	}
+	same(t, architecture+", fast mode", sock.Events(), listed)
 }
 
 // reasonOfLease finds the reasons to give up a lease, or to keep it in doubt.

@@ -1,0 +1,69 @@
+package sock
+
+import (
+	"net/netip"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// BenchmarkConnect times connect() of a UDP socket, which does nothing beside routing: what the programs add is not lost in it. Of
+// "untouched" the cgroup has programs, but the namespace is no pod's.
+func BenchmarkConnect(b *testing.B) {
+	l := newLab(b)
+	backend := netip.AddrPortFrom(pods4[0], port81)
+	vip := netip.AddrPortFrom(vip4, port80)
+	connect := func(name string, to netip.AddrPort) {
+		b.Run(name, func(b *testing.B) {
+			s := l.newSocket(l.pod, unix.AF_INET, unix.SOCK_DGRAM)
+			defer s.close()
+			address := s.address(to)
+			for b.Loop() {
+				if err := unix.Connect(s.fd, address); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+	connect("no service", backend)
+	l.set(web(pods4[0]))
+	connect("translated", vip)
+	connect("beside", backend)
+	l.sync(append(many(10_000), web(pods4[0]))...)
+	connect("translated, 10,000 services", vip)
+	connect("beside, 10,000 services", backend)
+	l.must(l.p.DeletePod(l.cookie))
+	connect("untouched", vip)
+	l.must(Remove(l.cfg.PinDir))
+	connect("no program", vip)
+}
+
+// BenchmarkSet times a change of one Service, and what an agent does when it starts.
+func BenchmarkSet(b *testing.B) {
+	l := newLab(b)
+	services := many(10_000)
+	l.sync(services...)
+	b.Run("one of 10,000", func(b *testing.B) {
+		for i := 0; b.Loop(); i++ {
+			s := services[i%len(services)]
+			s.Ports[0].Backends = s.Ports[0].Backends[:1+i%5]
+			l.set(s)
+		}
+	})
+	b.Run("grace period", func(b *testing.B) {
+		for b.Loop() {
+			l.must(l.p.grace.wait())
+		}
+	})
+	b.Run("Sync, nothing new", func(b *testing.B) {
+		for b.Loop() {
+			l.sync(services...)
+		}
+	})
+	b.Run("Sync, all new", func(b *testing.B) {
+		for b.Loop() {
+			l.sync()
+			l.sync(services...)
+		}
+	})
+}

@@ -1,0 +1,243 @@
+package sock
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/berthdev/berth/service"
+)
+
+// applications ask without end, of each style one, until stop. During that each gets an answer of someone that may: those of the
+// calls that were backends at any time between a question and its answer.
+type applications struct {
+	l       *lab
+	mu      sync.RWMutex
+	allowed map[string]bool
+	asked   atomic.Int64
+	stop    func()
+}
+
+func (l *lab) applications(allowed ...netip.Addr) *applications {
+	l.Helper()
+	a := &applications{l: l, allowed: map[string]bool{}}
+	a.allow(allowed...)
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	for _, st := range styles {
+		wg.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				a.mu.RLock()
+				got, err := l.ask(st, netip.AddrPortFrom(st.vip, port80))
+				switch {
+				case err != nil:
+					l.Errorf("%s: %v", st.name, err)
+				case !a.allowed[got.Who]:
+					l.Errorf("%s: answer of %s, allowed is %v", st.name, got.Who, a.allowed)
+				}
+				a.mu.RUnlock()
+				a.asked.Add(1)
+			}
+		})
+	}
+	a.stop = sync.OnceFunc(func() { close(done); wg.Wait() })
+	l.Cleanup(a.stop)
+	return a
+}
+
+// allow waits for questions under way.
+func (a *applications) allow(addresses ...netip.Addr) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	clear(a.allowed)
+	for _, b := range addresses {
+		a.allowed[b.String()] = true
+	}
+}
+
+// more waits for n more questions.
+func (a *applications) more(n int64) {
+	a.l.Helper()
+	until := a.asked.Load() + n
+	if !eventually(func() bool { return a.asked.Load() >= until }) {
+		a.l.Fatal("applications do not get on")
+	}
+}
+
+// A Service changes under load: no question fails, and none that begins after a change goes to what that removed.
+func TestChangeUnderLoad(t *testing.T) {
+	l := newLab(t)
+	all := slices.Concat(pods4, pods6)
+	l.serve(port81, all...)
+	l.set(web(all...))
+	a := l.applications(all...)
+	for i := range 60 {
+		set := []netip.Addr{pods4[i%3], pods6[i%3]}
+		if i%2 == 0 {
+			set = append(set, pods4[(i+1)%3], pods6[(i+1)%3])
+		}
+		a.allow(all...)
+		l.set(web(set...), service.Service{Name: fmt.Sprint("other", i), Ports: []service.Port{{
+			Frontends: frontends(addr("10.96.1.1"), uint16(i+1), service.TCP),
+			Backends:  []service.Backend{{Address: overlay4, Port: 1}},
+		}}})
+		a.allow(set...)
+		a.more(30)
+	}
+	a.stop()
+}
+
+// An agent restarts, and is upgraded, under load: no call is without program.
+func TestRestartUnderLoad(t *testing.T) {
+	l := newLab(t)
+	all := slices.Concat(pods4, pods6)
+	l.serve(port81, all...)
+	l.set(web(all...))
+	a := l.applications(all...)
+	a.more(50)
+	for range 10 {
+		before := l.tableOf()
+		l.restart(web(all...))
+		if after := l.tableOf(); !equalTables(before, after) {
+			t.Errorf("a restart changed the maps from %v to %v", before, after)
+		}
+		a.more(20)
+	}
+	a.stop()
+}
+
+// What was left half done, and what happened to the Services meanwhile, an agent makes right when it starts.
+func TestRestartAfterChange(t *testing.T) {
+	l := newLab(t)
+	l.serve(port81, slices.Concat(pods4, pods6)...)
+	l.serve(port80, vip4, vip6)
+	l.set(web(pods4[0], pods6[0]))
+	l.must(l.p.Close())
+	l.attach()
+	if _, err := l.p.Set(web(pods4[1], pods6[1])); !errors.Is(err, ErrNotSynced) {
+		t.Errorf("Set before Sync: %v", err)
+	}
+	if _, err := l.p.Delete("default/web"); !errors.Is(err, ErrNotSynced) {
+		t.Errorf("Delete before Sync: %v", err)
+	}
+	for _, st := range styles {
+		if who := l.who(st); who != st.of(pods4[0], pods6[0]).String() {
+			t.Errorf("%s: %s answers before Sync", st.name, who)
+		}
+	}
+	// Killed between slots and service; and between service and members.
+	for id, r := range l.tableOf() {
+		l.must(l.p.maps.Slots.Put(slotKey{id, r.generation + 1, 7}, endpoint{}))
+		l.must(l.p.maps.Members.Put(memberKey{id, endpointOf(pods4[2], 1, service.UDP)}, uint64(0)))
+	}
+	l.must(l.p.maps.Slots.Put(slotKey{Service: 1}, endpoint{}))
+	l.must(l.p.maps.Services.Put(uint32(1), serviceValue{Count: 1}))
+	l.must(l.p.maps.Frontends.Put(endpoint{}, uint32(2)))
+
+	removed := l.sync(web(pods4[1], pods6[1]))
+	for _, a := range []netip.Addr{pods4[0], pods6[0]} {
+		for _, protocol := range []service.Protocol{service.TCP, service.UDP} {
+			if want := (Removed{netip.AddrPortFrom(a, port81), protocol}); !slices.Contains(removed, want) {
+				t.Errorf("removed %v, without %v", removed, want)
+			}
+		}
+	}
+	for _, st := range styles {
+		if who := l.who(st); who != st.of(pods4[1], pods6[1]).String() {
+			t.Errorf("%s: %s answers after Sync", st.name, who)
+		}
+	}
+	l.wantEntries(4, 4, 4, 4)
+	l.sync()
+	l.wantEntries(0, 0, 0, 0)
+	for _, st := range styles {
+		if who := l.who(st); who != st.vip.String() {
+			t.Errorf("%s: %s answers without Services", st.name, who)
+		}
+	}
+}
+
+// tableOf is what the maps have.
+func (l *lab) tableOf() table {
+	l.Helper()
+	rows, _, err := l.p.load()
+	l.must(err)
+	return rows
+}
+
+func (l *lab) wantEntries(frontends, services, slots, members int) {
+	l.Helper()
+	f, s, sl, m := map[endpoint]uint32{}, map[uint32]serviceValue{}, map[slotKey]endpoint{}, map[memberKey]uint64{}
+	l.must(errors.Join(contents(l.p.maps.Frontends, f), contents(l.p.maps.Services, s), contents(l.p.maps.Slots, sl), contents(l.p.maps.Members, m)))
+	if got, want := [4]int{len(f), len(s), len(sl), len(m)}, [4]int{frontends, services, slots, members}; got != want {
+		l.Errorf("frontends, services, slots, members: %v, want %v", got, want)
+	}
+}
+
+// A socket that is connected to a backend that goes is ended, and no other.
+func TestDestroyUDP(t *testing.T) {
+	l := newLab(t)
+	l.serve(port81, slices.Concat(pods4[:2], pods6[:2])...)
+	l.serve(port80, vip4, vip6)
+	second := with(web(pods4[0], pods6[0]), func(p *service.Port) { p.Frontends[0].Port = 82 })
+	second.Name = "default/second"
+	for _, st := range styles[3:6] {
+		l.sync(web(pods4[0], pods6[0]), second)
+		to := netip.AddrPortFrom(st.vip, port80)
+		connected := func(to netip.AddrPort) *socket {
+			s := st.socket(l, l.pod)
+			t.Cleanup(s.close)
+			l.must(s.connect(to))
+			l.must(s.send(netip.AddrPort{}))
+			_, _, err := s.receive()
+			l.must(err)
+			return s
+		}
+		stale, direct := connected(to), connected(netip.AddrPortFrom(st.of(pods4[0], pods6[0]), port81))
+		another := connected(netip.AddrPortFrom(st.vip, 82))
+
+		removed := l.set(web(pods4[1], pods6[1]))
+		fresh := connected(to)
+		n, err := l.p.DestroyUDP(l.pod.Path(), removed)
+		if n != 1 || err != nil {
+			t.Errorf("%s: %d destroyed, %v; want 1", st.name, n, err)
+		}
+		if _, _, err := stale.receive(); !errors.Is(err, unix.ECONNABORTED) {
+			t.Errorf("%s: receive says %v, want ECONNABORTED", st.name, err)
+		}
+		if err := stale.send(netip.AddrPort{}); !errors.Is(err, unix.EDESTADDRREQ) {
+			t.Errorf("%s: send says %v, want EDESTADDRREQ", st.name, err)
+		}
+		if got, err := st.ask(stale, to); err != nil || got.Who != st.of(pods4[1], pods6[1]).String() {
+			t.Errorf("%s: connected anew: %v, %v", st.name, got, err)
+		}
+		for name, s := range map[string]*socket{"direct": direct, "another Service": another, "fresh": fresh} {
+			if err := s.send(netip.AddrPort{}); err != nil {
+				t.Errorf("%s: %s: %v", st.name, name, err)
+			}
+		}
+		// Without backend, without Service.
+		removed, err = l.p.Delete("default/second")
+		l.must(err)
+		if n, err := l.p.DestroyUDP(l.pod.Path(), removed); n != 1 || err != nil {
+			t.Errorf("%s: %d destroyed, %v; want 1", st.name, n, err)
+		}
+		if n, err := l.p.DestroyUDP(l.pod.Path(), removed); n != 0 || err != nil {
+			t.Errorf("%s: %d destroyed again, %v", st.name, n, err)
+		}
+	}
+	if _, err := l.p.DestroyUDP("/nowhere", []Removed{{netip.AddrPortFrom(vip4, 1), service.UDP}}); err == nil {
+		t.Error("no error for a namespace that is not there")
+	}
+}
