@@ -105,14 +105,14 @@ func (s *Services) Run(ctx context.Context) error {
 }
 
 // follow all objects of a kind that the selector takes.
-func (s *Services) follow(ctx context.Context, g *errgroup.Group, kind runtime.Object, to cache.ReflectorStore, selector string,
+func (s *Services) follow(ctx context.Context, g *errgroup.Group, kind runtime.Object, to cache.TransformingStore, selector string,
 	list func(context.Context, metav1.ListOptions) (runtime.Object, error),
 	follow func(context.Context, metav1.ListOptions) (watch.Interface, error),
 ) {
 	lw := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			o.LabelSelector = selector
-			return list(ctx, o)
+			return compactList(ctx, o, list, to.Transformer())
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			o.LabelSelector = selector

@@ -76,9 +76,7 @@ func TestOnAPIServer(t *testing.T) {
 		got.Affinity != service.DefaultAffinity || len(got.Backends) != 1 {
 		t.Errorf("at the start: %+v", got)
 	}
-	if !s.Ready() {
-		t.Error("not ready after Sync")
-	}
+	until(t, sink, s.Ready)
 
 	create("after", func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeNodePort })
 	create("headless", func(s *corev1.Service) { s.Spec.ClusterIP = corev1.ClusterIPNone })

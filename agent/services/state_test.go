@@ -282,9 +282,7 @@ func TestSinkFails(t *testing.T) {
 	fails = false
 	bad.mu.Unlock()
 	until(t, bad, func() bool { _, a := bad.has["default/a"]; _, b := bad.has["default/b"]; return !a && b })
-	if !s.Ready() {
-		t.Error("not ready")
-	}
+	until(t, bad, s.Ready)
 }
 
 // until a state is reached that the sink's calls lead to.

@@ -1,11 +1,16 @@
 package services
 
 import (
+	"context"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/berthdev/berth/service"
@@ -26,6 +31,44 @@ var _ cache.TransformingStore = store[*corev1.Service, *service.Spec]{}
 type item[C any] struct {
 	key  string
 	kept C
+}
+
+// An item passes for an object where a list of objects is wanted.
+func (i item[C]) GetObjectKind() schema.ObjectKind { return schema.EmptyObjectKind }
+func (i item[C]) DeepCopyObject() runtime.Object   { return i } // nothing of it is changed
+
+// pageSize of lists: so many objects are there at once before they are made small.
+const pageSize = 500
+
+// compactList lists by pages, where an API server does not stream its list as a watch (feature gate WatchList, by default since Kubernetes 1.34). It
+// asks for the newest: a list of any age (version 0) comes in one piece.
+func compactList(ctx context.Context, o metav1.ListOptions, list func(context.Context, metav1.ListOptions) (runtime.Object, error), small cache.TransformFunc) (runtime.Object, error) {
+	o.ResourceVersion, o.ResourceVersionMatch, o.Limit = "", "", pageSize
+	var out internalversion.List
+	for {
+		page, err := list(ctx, o)
+		if err != nil {
+			return nil, err
+		}
+		at, err := meta.ListAccessor(page)
+		if err != nil {
+			return nil, err
+		}
+		err = meta.EachListItem(page, func(object runtime.Object) error {
+			i, err := small(object)
+			if err == nil {
+				out.Items = append(out.Items, i.(runtime.Object))
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		out.ResourceVersion, o.Continue = at.GetResourceVersion(), at.GetContinue()
+		if o.Continue == "" {
+			return &out, nil
+		}
+	}
 }
 
 func (s store[O, C]) Transformer() cache.TransformFunc {
