@@ -3,7 +3,6 @@ package sock
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -52,6 +51,13 @@ var hooks = map[string]ebpf.AttachType{
 	sockProgSendmsg4: ebpf.AttachCGroupUDP4Sendmsg, sockProgSendmsg6: ebpf.AttachCGroupUDP6Sendmsg,
 	sockProgRecvmsg4: ebpf.AttachCGroupUDP4Recvmsg, sockProgRecvmsg6: ebpf.AttachCGroupUDP6Recvmsg,
 	sockProgGetpeername4: ebpf.AttachCgroupInet4GetPeername, sockProgGetpeername6: ebpf.AttachCgroupInet6GetPeername,
+}
+
+// links are the names of hooks in the order in which they are detached. Attached in the opposite one, so that no call is translated
+// whose answer is not.
+var links = []string{
+	sockProgConnect4, sockProgConnect6, sockProgSendmsg4, sockProgSendmsg6,
+	sockProgRecvmsg4, sockProgRecvmsg6, sockProgGetpeername4, sockProgGetpeername6,
 }
 
 // Attach loads the programs, with the pinned maps of an earlier Attach where their layout is the same, pins them and attaches them.
@@ -105,12 +111,14 @@ func attach(cfg Config) (_ *Programs, err error) {
 			return nil, err
 		}
 	}
-	for name, program := range map[string]*ebpf.Program{
+	programs := map[string]*ebpf.Program{
 		sockProgConnect4: objects.Connect4, sockProgConnect6: objects.Connect6,
 		sockProgSendmsg4: objects.Sendmsg4, sockProgSendmsg6: objects.Sendmsg6,
 		sockProgRecvmsg4: objects.Recvmsg4, sockProgRecvmsg6: objects.Recvmsg6,
 		sockProgGetpeername4: objects.Getpeername4, sockProgGetpeername6: objects.Getpeername6,
-	} {
+	}
+	for _, name := range slices.Backward(links) {
+		program := programs[name]
 		info, err := program.Info()
 		if err != nil {
 			return nil, fmt.Errorf("program %s: %w", name, err)
@@ -121,7 +129,7 @@ func attach(cfg Config) (_ *Programs, err error) {
 			return nil, err
 		}
 	}
-	return p, p.pins.Commit(slices.Collect(maps.Keys(hooks))...)
+	return p, p.pins.Commit(links...)
 }
 
 // load loads programs and maps into the kernel.
@@ -213,7 +221,7 @@ func Remove(pinDir string) error {
 	if err != nil {
 		return err
 	}
-	if err := d.Remove(slices.Collect(maps.Keys(hooks))...); err != nil {
+	if err := d.Remove(links...); err != nil {
 		return fmt.Errorf("remove socket translation: %w", err)
 	}
 	return nil

@@ -43,7 +43,23 @@ func TestAttachAndRemove(t *testing.T) {
 	if n := attachedPrograms(t); n != len(hooks) {
 		t.Errorf("%d programs, want %d", n, len(hooks))
 	}
+	links := func() map[string]link.ID {
+		ids := map[string]link.ID{}
+		for name := range hooks {
+			pinned, err := link.LoadPinnedLink(filepath.Join(l.cfg.PinDir, "sock", name), nil)
+			l.must(err)
+			info, err := pinned.Info()
+			pinned.Close()
+			l.must(err)
+			ids[name] = info.ID
+		}
+		return ids
+	}
+	before := links()
 	l.restart()
+	if diff := cmp.Diff(before, links()); diff != "" {
+		t.Errorf("a restart makes other links:\n%s", diff)
+	}
 	if n := attachedPrograms(t); n != len(hooks) {
 		t.Errorf("%d programs after a restart, want %d", n, len(hooks))
 	}

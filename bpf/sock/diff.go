@@ -138,6 +138,25 @@ func (c *changes) fill(id uint32, r, old row) (removed []endpoint) {
 	return removed
 }
 
+// touched are the frontends of rows that the changes are about.
+func (c changes) touched(next table) []endpoint {
+	rows := make(map[uint32]bool)
+	for _, p := range c.services {
+		rows[p.key] = true
+	}
+	for _, p := range c.members {
+		rows[p.key.Service] = true
+	}
+	frontends := slices.Clone(c.goneFrontends)
+	for id := range rows {
+		frontends = append(frontends, next[id].frontends...)
+	}
+	for _, p := range c.frontends {
+		frontends = append(frontends, p.key)
+	}
+	return frontends
+}
+
 // size is the number of writes.
 func (c changes) size() int {
 	return len(c.slots) + len(c.members) + len(c.services) + len(c.frontends) +

@@ -281,9 +281,9 @@ func TestPortsOf(t *testing.T) {
 		}}}, change)
 	}
 	all := []member{
-		{endpointOf(pods4[0], 8080, service.TCP), networkOf(inNet)},
+		{endpointOf(pods4[0], 8080, service.TCP), networkOf(inNet, true)},
 		{endpointOf(overlay4, 1, service.TCP), networkNone},
-		{endpointOf(node4, 2, service.TCP), networkNode},
+		{endpointOf(node4, 2, service.TCP), networkOf("", true)},
 	}
 	fs := []endpoint{endpointOf(vip4, 80, service.TCP)}
 	for name, tc := range map[string]struct {

@@ -61,19 +61,21 @@ const (
 
 const maxWays = 8
 
-// Networks without a name of their own.
-const (
-	networkNone = iota // nobody reaches it directly
-	networkNode        // the underlay, on which other nodes have their addresses
-)
+// networkNone is that of a backend that nobody reaches directly.
+const networkNone = 0
 
-// networkOf a name; "" is the underlay. A hash, so that it means the same to the next agent.
-func networkOf(name string) uint64 {
-	if name == "" {
-		return networkNode
+// networkOf is the number of a network's addresses of one family; "" is the underlay. A hash, so that it means the same to the next
+// agent. Families have different ones, as ::/0 would have all v4-mapped addresses in it.
+func networkOf(name string, v4 bool) uint64 {
+	n := uint64(1) << 1
+	if name != "" {
+		sum := sha256.Sum256([]byte(name))
+		n = binary.BigEndian.Uint64(sum[:]) | 1<<63
 	}
-	sum := sha256.Sum256([]byte(name))
-	return binary.BigEndian.Uint64(sum[:]) | 1<<63
+	if v4 {
+		return n | 1
+	}
+	return n &^ 1
 }
 
 func endpointOf(a netip.Addr, port uint16, protocol service.Protocol) endpoint {

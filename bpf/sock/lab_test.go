@@ -107,6 +107,11 @@ func newPod(t testing.TB) *netns.NS {
 				t.Fatalf("address %s: %v", a, err)
 			}
 		}
+		for _, a := range labAddresses { // the kernel makes the routes of IPv6 addresses some time later
+			if !eventually(func() bool { _, err := netlink.RouteGet(a.AsSlice()); return err == nil }) {
+				t.Fatalf("no route to %s", a)
+			}
+		}
 	})
 	return ns
 }

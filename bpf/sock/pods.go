@@ -36,7 +36,7 @@ func (p Pod) value() (podValue, error) {
 		if w.Prefix.Addr().Is4() {
 			bits += 96 // among the v4-mapped
 		}
-		to := way{Network: networkOf(w.Network), Address: w.Prefix.Masked().Addr().As16()}
+		to := way{Network: networkOf(w.Network, w.Prefix.Addr().Is4()), Address: w.Prefix.Masked().Addr().As16()}
 		for i := range bits {
 			to.Mask[i/8] |= 0x80 >> (i % 8)
 		}

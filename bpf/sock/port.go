@@ -23,12 +23,16 @@ type port struct {
 	steered   bool       // left to the node, without backends
 }
 
+// maxBackends of a port: more are left to the node, before one Service fills the maps.
+const maxBackends = 32768
+
 // portsOf are the ports of a Service. What sockets cannot do for one is left to the node: SCTP, which passes no hook at all, and
 // what is dropped or asks who the client is, as it may have other addresses than the one that its node sees.
 func portsOf(s service.Service) ([]port, error) {
 	var ports []port
 	for _, from := range s.Ports {
-		p := port{steered: from.Steered != "" || from.Sources != nil || from.Drop && len(from.Backends) == 0}
+		p := port{steered: from.Steered != "" || from.Sources != nil ||
+			from.Drop && len(from.Backends) == 0 || len(from.Backends) > maxBackends}
 		var protocol service.Protocol
 		v4 := false
 		for i, f := range from.Frontends {
@@ -55,7 +59,7 @@ func portsOf(s service.Service) ([]port, error) {
 				}
 				m := member{endpointOf(b.Address, b.Port, protocol), networkNone}
 				if b.Network != "" || b.Node {
-					m.network = networkOf(b.Network)
+					m.network = networkOf(b.Network, v4)
 				}
 				p.backends = append(p.backends, m)
 			}

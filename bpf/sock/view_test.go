@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -100,6 +101,13 @@ func TestPods(t *testing.T) {
 	want("the last ways", true)
 	l.must(l.p.SetPod(l.cookie, Pod{[]Way{{inNet, netip.MustParsePrefix("::/0")}, {inNet, netip.MustParsePrefix("0.0.0.0/0")}}}))
 	want("all", true)
+	// All of one family is nothing of the other.
+	l.must(l.p.SetPod(l.cookie, Pod{[]Way{{inNet, netip.MustParsePrefix("::/0")}}}))
+	for _, st := range styles {
+		if got, want := l.who(st), st.of(vip4, pods6[0]).String(); got != want {
+			t.Errorf("IPv6 only: %s: %s answers, want %s", st.name, got, want)
+		}
+	}
 	l.must(l.p.SyncPods(map[uint64]Pod{7: {defaultWays}}))
 	want("others", false)
 	l.must(l.p.SyncPods(map[uint64]Pod{7: {defaultWays}, l.cookie: {defaultWays}}))
@@ -170,4 +178,43 @@ func TestWrongService(t *testing.T) {
 	if a, err := l.ask(styles[0], netip.AddrPortFrom(vip4, 82)); err != nil || a.Who != pods4[0].String() {
 		t.Errorf("the good one: %v, %v", a, err)
 	}
+}
+
+// When a map is full, what does not fit is left to the node, and what is there stays.
+func TestFull(t *testing.T) {
+	l := newLab(t)
+	l.serve(port81, pods4[0], pods6[0])
+	l.serve(82, vip4)
+	l.set(web(pods4[0], pods6[0]))
+	big := service.Service{Name: "default/big"}
+	for i := range 9 {
+		p := service.Port{Frontends: frontends(vip4, uint16(82+i), service.TCP)}
+		for j := range maxBackends {
+			p.Backends = append(p.Backends, service.Backend{Address: overlay4, Port: uint16(1 + j)})
+		}
+		big.Ports = append(big.Ports, p)
+	}
+	if _, err := l.p.Set(big); err == nil || !strings.Contains(err.Error(), "is full, with 262144 entries") {
+		t.Errorf("too many: %v", err)
+	}
+	for _, st := range styles {
+		if got, want := l.who(st), st.of(pods4[0], pods6[0]).String(); got != want {
+			t.Errorf("%s: %s answers, want %s", st.name, got, want)
+		}
+	}
+	big.Ports = big.Ports[:1]
+	l.wantCounted(map[string]uint64{"node_not_native": 1}, func() {
+		l.set(big)
+		if a, err := l.ask(styles[0], netip.AddrPortFrom(vip4, 82)); err != nil || a.Who != vip4.String() {
+			t.Errorf("%v, %v", a, err)
+		}
+	})
+	big.Ports[0].Backends = append(big.Ports[0].Backends, service.Backend{Address: overlay4, Port: 65535})
+	l.wantCounted(map[string]uint64{"node_steered": 1}, func() {
+		l.set(big)
+		if a, err := l.ask(styles[0], netip.AddrPortFrom(vip4, 82)); err != nil || a.Who != vip4.String() {
+			t.Errorf("%v, %v", a, err)
+		}
+	})
+	l.wantEntries(5, 5, 4, 4)
 }

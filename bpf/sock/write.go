@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 )
 
 // write carries out changes. Hash maps give the memory of an element that is deleted or replaced to the next one at once, and a
@@ -50,7 +51,9 @@ func (p *Programs) write(c changes) error {
 // puts writes; after what replaces it waits.
 func puts[K comparable, V any](m *ebpf.Map, entries []put[K, V], wait func() error) error {
 	for _, e := range entries {
-		if err := m.Put(e.key, e.value); err != nil {
+		if err := m.Put(e.key, e.value); errors.Is(err, unix.E2BIG) {
+			return fmt.Errorf("map %s is full, with %d entries: %w", m, m.MaxEntries(), err)
+		} else if err != nil {
 			return fmt.Errorf("put %v into map %s: %w", e.key, m, err)
 		}
 		if e.replaces && wait != nil {
