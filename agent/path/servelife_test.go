@@ -172,8 +172,10 @@ func TestFlowsMove(t *testing.T) {
 		answers := func(want string) {
 			t.Helper()
 			eventually(t, 10*time.Second, want, func() error {
-				if name, err := who(early); err != nil || name != want {
-					return fmt.Errorf("%q, %v", name, err)
+				if name, err := who(early); err != nil {
+					return err
+				} else if name != want {
+					return fmt.Errorf("answered by %s", name)
 				}
 				return nil
 			})
@@ -192,8 +194,10 @@ func TestFlowsMove(t *testing.T) {
 		}
 		w.n1.set(none)
 		eventually(t, 10*time.Second, "refused", func() error {
-			if _, err := who(early); !errors.Is(err, syscall.ECONNREFUSED) {
-				return fmt.Errorf("%v", err)
+			if name, err := who(early); err == nil {
+				return fmt.Errorf("answered by %s", name)
+			} else if !errors.Is(err, syscall.ECONNREFUSED) {
+				return fmt.Errorf("not refused: %w", err)
 			}
 			return nil
 		})

@@ -60,15 +60,7 @@ const sizeofNfgenmsg = 4 // linux/netfilter/nfnetlink.h
 
 // generation of the whole ruleset: each transaction of anybody counts it up by one.
 func generation() (uint32, error) {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
-	if err != nil {
-		return 0, fmt.Errorf("nftables: %w", err)
-	}
-	defer func() { _ = conn.Close() }()
-	replies, err := conn.Execute(netlink.Message{
-		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN, Flags: netlink.Request},
-		Data:   make([]byte, sizeofNfgenmsg),
-	})
+	replies, err := ask(unix.NFT_MSG_GETGEN, nftables.TableFamilyUnspecified)
 	if err != nil {
 		return 0, fmt.Errorf("nftables: generation: %w", err)
 	}
@@ -85,6 +77,37 @@ func generation() (uint32, error) {
 		}
 	}
 	return 0, errors.New("nftables: the kernel does not say its generation")
+}
+
+// ask what the library does not, or does not tell the error of.
+func ask(message netlink.HeaderType, family nftables.TableFamily, attrs ...netlink.Attribute) ([]netlink.Message, error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = conn.Close() }()
+	data, err := netlink.MarshalAttributes(attrs)
+	if err != nil {
+		return nil, err
+	}
+	return conn.Execute(netlink.Message{
+		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | message, Flags: netlink.Request},
+		Data:   append([]byte{byte(family), unix.NFNETLINK_V0, 0, 0}, data...),
+	})
+}
+
+// hasChain asks for one, in a table that may have ten thousands.
+func hasChain(family nftables.TableFamily, table, chain string) (bool, error) {
+	_, err := ask(unix.NFT_MSG_GETCHAIN, family,
+		netlink.Attribute{Type: unix.NFTA_CHAIN_TABLE, Data: append([]byte(table), 0)},
+		netlink.Attribute{Type: unix.NFTA_CHAIN_NAME, Data: append([]byte(chain), 0)})
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("nftables: chain %s of table %s: %w", chain, table, err)
+	}
+	return true, nil
 }
 
 // read what is there. A state without base is of no table, or of one that has to be made anew.
