@@ -47,6 +47,8 @@ type Config struct {
 	// NoServicePath: give addresses only. Pods get no way to Services, whatever steering pools and annotations ask for.
 	NoServicePath bool
 
+	ServiceProxy ServiceProxy // when the agent serves Services itself; "" to look for nobody who does, and to say nothing of it
+
 	Now func() time.Time // nil for time.Now
 }
 
@@ -55,6 +57,7 @@ type servicePath interface {
 	Run(context.Context) error
 	SetPrefixes(path.Prefixes)
 	SetMultihomed([]netip.Addr)
+	OnLinks(func([]string) error)
 	Attach(context.Context, ...path.Endpoint) error
 	Detach(context.Context, ...path.Endpoint) error
 	Sync(context.Context, []path.Endpoint) error
@@ -81,6 +84,7 @@ type Agent struct {
 	nads    nadclient.Interface
 	lost    workqueue.TypedInterface[*v1alpha1.IPLease] // leases that this node holds no longer
 	clash   *conflicts                                  // addresses that others use
+	serving *serving
 	journal *journal.Journal
 	suspect *suspects       // what CNI GC has once found without a sandbox
 	orphans *suspects       // what this agent has
@@ -140,6 +144,10 @@ func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*
 	hooks := store.Hooks{Collision: a.metrics.collisions.Inc, Lost: a.lost.Add, Early: a.early, Gone: a.pods.holderGone}
 	a.store = store.New(leases, cfg.NodeName, hooks, cfg.Now, log)
 	a.pools = newPools(poolClient, a.pods, a.store, log)
+	a.serving = newServing(cfg, client, a.pools, a.tellNode(client), log)
+	a.pools.tell = a.serving.setPools
+	a.path.OnLinks(a.serving.proxy.SetLinks)
+	a.metrics.registry.MustRegister(a.serving)
 	a.network = newNetwork(client, a.pods, cfg, a.setPrefixes, log)
 	if a.journal, err = journal.Open(context.Background(), "", cfg.Now, log); err != nil {
 		return nil, err
@@ -170,6 +178,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.onceReady(ctx, a.clash.run) })
 	g.Go(func() error { return a.onceReady(ctx, a.replay) })
 	g.Go(func() error { return a.onceReady(ctx, a.sweep) })
+	g.Go(func() error { return a.onceReady(ctx, a.serveServices) })
 	return g.Wait()
 }
 

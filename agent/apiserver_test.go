@@ -357,6 +357,7 @@ func newFakePath() *fakePath {
 func (f *fakePath) Run(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 func (f *fakePath) SetPrefixes(path.Prefixes)     {}
 func (f *fakePath) SetMultihomed([]netip.Addr)    {}
+func (f *fakePath) OnLinks(func([]string) error)  {}
 func (f *fakePath) Steered() []netip.Prefix       { return f.steered }
 func (f *fakePath) Counters() (map[string]map[string]uint64, error) {
 	return map[string]map[string]uint64{"vmac2": {"steered": 7}}, nil

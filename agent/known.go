@@ -188,6 +188,7 @@ func overheard(ctx context.Context) (context.Context, func() bool) {
 // setPrefixes of the service path, and keep them for a start without the API.
 func (a *Agent) setPrefixes(p path.Prefixes) {
 	a.path.SetPrefixes(p)
+	a.serving.setCIDRs(p.Services)
 	if data, err := json.Marshal(p); err == nil {
 		a.journal.SetPrefixes(data)
 	}
@@ -210,4 +211,5 @@ func (a *Agent) resumePrefixes() {
 	}
 	p.User = a.cfg.SteerCIDRs
 	a.path.SetPrefixes(p)
+	a.serving.setCIDRs(p.Services)
 }

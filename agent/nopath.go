@@ -15,6 +15,7 @@ func (noPath) Run(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 
 func (noPath) SetPrefixes(path.Prefixes)                                  {}
 func (noPath) SetMultihomed([]netip.Addr)                                 {}
+func (noPath) OnLinks(func([]string) error)                               {}
 func (noPath) Attach(context.Context, ...path.Endpoint) error             { return nil }
 func (noPath) Detach(context.Context, ...path.Endpoint) error             { return nil }
 func (noPath) Sync(context.Context, []path.Endpoint) error                { return nil }

@@ -30,6 +30,7 @@ type pools struct {
 	log    *slog.Logger
 
 	mu       sync.Mutex
+	tell     func([]*ipam.Pool) // nil: nobody wants to know
 	pools    map[string]*compiled
 	held     map[string]bool       // pools that this node held addresses of at some time
 	followed map[string]*ipam.Pool // what the store follows
@@ -96,6 +97,7 @@ func (p *pools) put(ctx context.Context, pool *v1alpha1.IPPool) {
 		p.pools[pool.Name] = &compiled{c, pool.UID, pool.Generation}
 	}
 	p.reconcile(ctx)
+	p.told()
 }
 
 func (p *pools) delete(ctx context.Context, name string) {
@@ -103,6 +105,21 @@ func (p *pools) delete(ctx context.Context, name string) {
 	defer p.mu.Unlock()
 	delete(p.pools, name)
 	p.reconcile(ctx)
+	p.told()
+}
+
+// retell who came later.
+func (p *pools) retell() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.told()
+}
+
+// told what pools there are is who wants to know; p.mu is held.
+func (p *pools) told() {
+	if p.tell != nil {
+		p.tell(p.list())
+	}
 }
 
 func (p *pools) nodeChanged(ctx context.Context) {
@@ -138,6 +155,10 @@ func (p *pools) reconcile(ctx context.Context) {
 func (p *pools) all() []*ipam.Pool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.list()
+}
+
+func (p *pools) list() []*ipam.Pool {
 	var out []*ipam.Pool
 	for _, name := range slices.Sorted(maps.Keys(p.pools)) {
 		out = append(out, p.pools[name].Pool)

@@ -338,6 +338,52 @@ func TestSCTP(t *testing.T) {
 	}
 }
 
+// BenchmarkServe: a connection by a Service, and a round trip in one, among few and many Services.
+func BenchmarkServe(b *testing.B) {
+	c := newCluster(b, 1)
+	n := c.nodes[0]
+	n.start()
+	client, server := n.attached(1), n.attached(2)
+	tell(b, server.NS, "server", server.addrs...)
+	for _, many := range []int{10, 10000} {
+		var all []service.Service
+		for i := range many {
+			vip := netip.AddrFrom4([4]byte{10, 96, byte(1 + i>>8), byte(i)})
+			all = append(all, service.Service{Name: fmt.Sprintf("default/other%d", i), Ports: []service.Port{{
+				Frontends: []service.Frontend{{Address: vip, Port: port, Protocol: service.TCP}},
+				Backends:  []service.Backend{{Address: server.addrs[0], Port: port}, {Address: client.addrs[0], Port: port}}}}})
+		}
+		s, vips := virtual(1, server.addrs)
+		all = append(all, s)
+		n.serve(all...)
+		to := netip.AddrPortFrom(vips[0], port)
+		b.Run(fmt.Sprintf("services=%d/connect", many), func(b *testing.B) {
+			for b.Loop() {
+				conn, err := dial(client.NS, "tcp", to)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := who(conn); err != nil {
+					b.Fatal(err)
+				}
+				conn.Close()
+			}
+		})
+		b.Run(fmt.Sprintf("services=%d/roundtrip", many), func(b *testing.B) {
+			conn, err := dial(client.NS, "tcp", to)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer conn.Close()
+			for b.Loop() {
+				if _, err := who(conn); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 func sctpInit() []byte {
 	p := make([]byte, 12+20)
 	binary.BigEndian.PutUint16(p[0:], 40000)

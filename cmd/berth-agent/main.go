@@ -13,11 +13,13 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/berthdev/berth/agent"
 	"github.com/berthdev/berth/agent/path"
+	"github.com/berthdev/berth/agent/proxy"
 	"github.com/berthdev/berth/delegate"
 )
 
@@ -41,6 +43,7 @@ func command() *cobra.Command {
 	var kubeconfig, level string
 	var services, pods, steer []string
 	var servicePath bool
+	var serviceProxy string
 	log := func() (*slog.Logger, error) {
 		var l slog.Level
 		if err := l.UnmarshalText([]byte(level)); err != nil {
@@ -62,6 +65,9 @@ func command() *cobra.Command {
 			cfg.NoServicePath = !servicePath
 			log, err := log()
 			if err != nil {
+				return err
+			}
+			if cfg.ServiceProxy, err = agent.ParseServiceProxy(serviceProxy); err != nil {
 				return err
 			}
 			for _, f := range []struct {
@@ -96,23 +102,40 @@ func command() *cobra.Command {
 	f.StringVar(&cfg.CNIBinDir, "cni-bin-dir", "/opt/cni/bin", "where the runtime looks for plugins")
 	f.StringVar(&cfg.MetricsAddress, "metrics-address", "127.0.0.1:9641", `address of /metrics, /healthz and /readyz; "" for none`)
 	f.BoolVar(&servicePath, "service-path", true, "give pods the way to Services; without it only addresses, and steering has no effect")
+	f.StringVar(&serviceProxy, "service-proxy", string(agent.ProxyAuto), "serve Services to macvlan pods: auto, where no kube-proxy does; always; never")
 	f.StringSliceVar(&services, "service-cidrs", nil, "service CIDRs of the cluster; default: from its ServiceCIDR objects")
 	f.StringSliceVar(&pods, "pod-cidrs", nil, "pod CIDRs of the cluster's default network; default: from kubeadm's ConfigMap, else from the nodes")
 	f.StringSliceVar(&steer, "steer-cidrs", nil, "further prefixes that pods reach through their node")
 
 	cmd.AddCommand(&cobra.Command{
 		Use:   "cleanup",
-		Short: "Remove everything of Berth's service path from this node: links, programs, maps, routes, neighbours, the nftables table",
+		Short: "Remove everything of Berth's service path from this node: links, programs, maps, routes, neighbours, the nftables tables",
 		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := log()
 			if err != nil {
 				return err
 			}
-			return path.Cleanup(path.Config{NodeName: cfg.NodeName, PinDir: cfg.PinDir}, log)
+			forgetCondition(cmd.Context(), cfg.NodeName, log)
+			return errors.Join(path.Cleanup(path.Config{NodeName: cfg.NodeName, PinDir: cfg.PinDir}, log), proxy.Remove())
 		},
 	})
 	return cmd
+}
+
+// forgetCondition of the node, if this is a pod that may: cleanup is run in whatever there is.
+func forgetCondition(ctx context.Context, node string, log *slog.Logger) {
+	kube, err := rest.InClusterConfig()
+	if err != nil || node == "" {
+		return
+	}
+	client, err := kubernetes.NewForConfig(kube)
+	if err == nil {
+		err = agent.ForgetCondition(ctx, client, node)
+	}
+	if err != nil {
+		log.Warn("the node keeps its condition", "condition", agent.ServicePathCondition, "err", err)
+	}
 }
 
 func prefixes(flag string, list []string) (out []netip.Prefix, err error) {
