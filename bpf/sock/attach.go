@@ -35,6 +35,7 @@ type Programs struct {
 	pins     pins.Dir
 	programs map[string]ebpf.ProgramID // by the hook's name
 	grace    grace
+	wait     func() error // that of grace
 
 	mu     sync.Mutex          // held to change maps; guards the following
 	wanted map[string][]port   // of the Services by name
@@ -98,6 +99,7 @@ func attach(cfg Config) (_ *Programs, err error) {
 		return nil, err
 	}
 	undo = append(undo, p.grace.Close)
+	p.wait = p.grace.wait
 
 	objects, err := load(p.pins)
 	if err != nil {

@@ -98,6 +98,37 @@ func TestChangeUnderLoad(t *testing.T) {
 	a.stop()
 }
 
+// Before the grace period nothing that programs may be looking at is deleted, and after it nothing more is to be awaited: what leads to
+// it has gone by then. That programs do look at it meanwhile is too rare to be met by a test.
+func TestGracePeriods(t *testing.T) {
+	l := newLab(t)
+	one := web(pods4[0])
+	one.Ports = one.Ports[:1]
+	two := web(pods4[:2]...)
+	two.Ports = two.Ports[:1]
+	moved := with(web(pods4[0]), func(p *service.Port) { p.Frontends[0].Port++ })
+	moved.Ports = moved.Ports[:1]
+	for _, tc := range []struct {
+		name string
+		set  service.Service
+		want [][4]int // frontends, services, slots, members, at each grace period; then afterwards
+	}{
+		{"new", one, [][4]int{{1, 1, 1, 1}}},
+		{"the same", one, [][4]int{{1, 1, 1, 1}}},
+		{"backend more", two, [][4]int{{1, 1, 3, 2}, {1, 1, 2, 2}}},
+		{"backend less", one, [][4]int{{1, 1, 3, 1}, {1, 1, 1, 1}}},
+		{"frontend moved", moved, [][4]int{{0, 1, 2, 2}, {1, 2, 2, 1}, {1, 1, 1, 1}}},
+		{"gone", service.Service{Name: moved.Name}, [][4]int{{0, 1, 1, 0}, {0, 0, 0, 0}}},
+	} {
+		var got [][4]int
+		l.p.wait = func() error { got = append(got, l.entries()); return nil }
+		l.set(tc.set)
+		if got = append(got, l.entries()); !slices.Equal(got, tc.want) {
+			t.Errorf("%s: entries %v, want %v", tc.name, got, tc.want)
+		}
+	}
+}
+
 // An agent restarts, and is upgraded, under load: no call is without program.
 func TestRestartUnderLoad(t *testing.T) {
 	l := newLab(t)
@@ -178,11 +209,16 @@ func (l *lab) tableOf() table {
 
 func (l *lab) wantEntries(frontends, services, slots, members int) {
 	l.Helper()
-	f, s, sl, m := map[endpoint]uint32{}, map[uint32]serviceValue{}, map[slotKey]endpoint{}, map[memberKey]uint64{}
-	l.must(errors.Join(contents(l.p.maps.Frontends, f), contents(l.p.maps.Services, s), contents(l.p.maps.Slots, sl), contents(l.p.maps.Members, m)))
-	if got, want := [4]int{len(f), len(s), len(sl), len(m)}, [4]int{frontends, services, slots, members}; got != want {
+	if got, want := l.entries(), [4]int{frontends, services, slots, members}; got != want {
 		l.Errorf("frontends, services, slots, members: %v, want %v", got, want)
 	}
+}
+
+func (l *lab) entries() [4]int {
+	l.Helper()
+	f, s, sl, m := map[endpoint]uint32{}, map[uint32]serviceValue{}, map[slotKey]endpoint{}, map[memberKey]uint64{}
+	l.must(errors.Join(contents(l.p.maps.Frontends, f), contents(l.p.maps.Services, s), contents(l.p.maps.Slots, sl), contents(l.p.maps.Members, m)))
+	return [4]int{len(f), len(s), len(sl), len(m)}
 }
 
 // A socket that is connected to a backend that goes is ended, and no other.

@@ -63,7 +63,7 @@ func (p *Programs) setPod(cookie uint64, pod Pod) error {
 	if err == nil && old == value {
 		return nil
 	}
-	return puts(p.maps.Pods, []put[uint64, podValue]{{cookie, value, err == nil}}, p.grace.wait)
+	return puts(p.maps.Pods, []put[uint64, podValue]{{cookie, value, err == nil}}, p.wait)
 }
 
 // DeletePod leaves calls of the pod alone from now on; answers to earlier ones are still translated back. It is no error for a pod
@@ -78,7 +78,7 @@ func (p *Programs) deletePods(cookies ...uint64) error {
 	if len(cookies) == 0 {
 		return nil
 	}
-	return errors.Join(deletes(p.maps.Pods, cookies), p.grace.wait())
+	return errors.Join(deletes(p.maps.Pods, cookies), p.wait())
 }
 
 // SyncPods makes these all pods that there are. One that is wrong is none.

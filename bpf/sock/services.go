@@ -161,7 +161,7 @@ func (p *Programs) update(want []port, have table) ([]Removed, error) {
 	c, next, removed := diff(want, have, p.fresh)
 	if err := p.write(c); err != nil {
 		p.stale = true
-		return tell(removed), errors.Join(err, deletes(p.maps.Frontends, c.touched(next)), p.grace.wait())
+		return tell(removed), errors.Join(err, deletes(p.maps.Frontends, c.touched(next)), p.wait())
 	}
 	for id, r := range have {
 		for _, f := range r.frontends {

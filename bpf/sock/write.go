@@ -19,21 +19,21 @@ func (p *Programs) write(c changes) error {
 	if err := puts(p.maps.Slots, c.slots, nil); err != nil {
 		return err
 	}
-	if err := puts(p.maps.Members, c.members, p.grace.wait); err != nil {
+	if err := puts(p.maps.Members, c.members, p.wait); err != nil {
 		return err
 	}
 	if err := deletes(p.maps.Frontends, c.goneFrontends); err != nil {
 		return err
 	}
 	if len(c.goneFrontends) > 0 && len(c.frontends) > 0 {
-		if err := p.grace.wait(); err != nil {
+		if err := p.wait(); err != nil {
 			return err
 		}
 	}
 	if err := puts(p.maps.Services, c.services, nil); err != nil {
 		return err
 	}
-	if err := puts(p.maps.Frontends, c.frontends, p.grace.wait); err != nil {
+	if err := puts(p.maps.Frontends, c.frontends, p.wait); err != nil {
 		return err
 	}
 	if err := deletes(p.maps.Members, c.goneMembers); err != nil {
@@ -42,7 +42,7 @@ func (p *Programs) write(c changes) error {
 	if len(c.goneFrontends)+len(c.goneMembers)+len(c.goneServices)+len(c.goneSlots) == 0 {
 		return nil // all is new
 	}
-	if err := p.grace.wait(); err != nil {
+	if err := p.wait(); err != nil {
 		return err
 	}
 	return errors.Join(deletes(p.maps.Services, c.goneServices), deletes(p.maps.Slots, c.goneSlots))
