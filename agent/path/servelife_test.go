@@ -366,6 +366,7 @@ func BenchmarkServe(b *testing.B) {
 				if _, err := who(conn); err != nil {
 					b.Fatal(err)
 				}
+				_ = conn.(*net.TCPConn).SetLinger(0) // else its port waits for a minute
 				conn.Close()
 			}
 		})
