@@ -1,11 +1,16 @@
 package bpf
 
 import (
+	"errors"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/vishvananda/netlink"
+
+	"github.com/berthdev/berth/tests/netns"
 )
 
 // BenchmarkSteer times the programs in the kernel, without the system call. What the empty program takes is the price of
@@ -13,16 +18,7 @@ import (
 func BenchmarkSteer(b *testing.B) {
 	bench := newBench(b, knownEndpoints, knownPrefixes)
 	steer, guard := bench.programPrograms.Steer, bench.programPrograms.Guard
-	empty, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Type:         ebpf.SchedCLS,
-		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, -1), asm.Return()},
-		License:      "Dual BSD/GPL",
-	})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer empty.Close()
-
+	empty := emptyProgram(b)
 	for _, bb := range []struct {
 		name    string
 		program *ebpf.Program
@@ -58,4 +54,89 @@ func BenchmarkSteer(b *testing.B) {
 			b.ReportMetric(float64(total.Nanoseconds())/float64(runs), "ns/op")
 		})
 	}
+}
+
+// emptyProgram lets all pass.
+func emptyProgram(b *testing.B) *ebpf.Program {
+	b.Helper()
+	empty, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type:         ebpf.SchedCLS,
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, -1), asm.Return()},
+		License:      "Dual BSD/GPL",
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { empty.Close() })
+	return empty
+}
+
+// BenchmarkSource times the source guard the same way, with the entry of one interface, as at its egress.
+func BenchmarkSource(b *testing.B) {
+	bench := newSourceBench(b)
+	empty := emptyProgram(b)
+	for _, bb := range []struct {
+		name    string
+		program *ebpf.Program
+		packet  []byte
+	}{
+		{"empty", empty, service4},
+		{"ipv4", bench.entries[here], service4},
+		{"ipv6", bench.entries[here], service6},
+		{"ipv4 of a prefix", bench.entries[neighbour], ipv4(alien, pod2, "10.9.0.1", "8.8.8.8")},
+		{"ipv6 of a prefix", bench.entries[neighbour], ipv6(alien, pod2, "2001:db8:9::1", "2001:4860::1", 17, 64)},
+		{"arp", bench.entries[here], whoHas(pod1, "10.1.0.11", "10.1.0.1")},
+		{"solicitation", bench.entries[here], solicit(pod1, "2001:db8:1::11", "2001:db8:1::1", sourceOption(pod1))},
+		{"source_ipv4", bench.entries[here], ipv4(alien, pod1, "10.1.0.12", "8.8.8.8")},
+	} {
+		b.Run(bb.name, func(b *testing.B) {
+			total, runs := time.Duration(0), 0
+			for runs < b.N {
+				repeat := min(b.N-runs, 1_000_000)
+				_, each, err := bb.program.Benchmark(bb.packet, repeat, nil)
+				if err != nil {
+					b.Fatal(err)
+				}
+				total += each * time.Duration(repeat)
+				runs += repeat
+			}
+			b.ReportMetric(float64(total.Nanoseconds())/float64(runs), "ns/op")
+		})
+	}
+}
+
+// BenchmarkGuard is what an ADD waits for: the entry of an interface, and its attachment by clsact.
+func BenchmarkGuard(b *testing.B) {
+	node := netns.New(b)
+	g, err := OpenSourceGuard(filepath.Join(mountBPF(b), "berth"), false)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer g.Close()
+	node.Do(func() {
+		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "nic"}, PeerName: "peer"}); err != nil {
+			b.Fatal(err)
+		}
+		nic, err := netlink.LinkByName("nic")
+		if err != nil {
+			b.Fatal(err)
+		}
+		for b.Loop() {
+			b.StopTimer()
+			pod := &netlink.Macvlan{LinkAttrs: netlink.LinkAttrs{Name: "pod", ParentIndex: nic.Attrs().Index}, Mode: netlink.MACVLAN_MODE_BRIDGE}
+			if err := netlink.LinkAdd(pod); err != nil {
+				b.Fatal(err)
+			}
+			at := Place{1, pod.Index}
+			b.StartTimer()
+			if err := errors.Join(g.Put(at, hereSource), g.Guard(at)); err != nil {
+				b.Fatal(err)
+			}
+			b.StopTimer()
+			if err := errors.Join(g.Forget(at), netlink.LinkDel(pod)); err != nil {
+				b.Fatal(err)
+			}
+			b.StartTimer()
+		}
+	})
 }

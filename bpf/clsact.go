@@ -3,6 +3,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
@@ -79,7 +80,7 @@ func detachClsact(ifindex int, vmac string) error {
 		}
 		for _, f := range filters {
 			b, ok := f.(*netlink.BpfFilter)
-			if !ok || b.Name != filterName(programProgSteer, vmac) && b.Name != filterName(programProgGuard, vmac) {
+			if !ok || !strings.HasPrefix(b.Name, filterName("", vmac)) {
 				others++
 				continue
 			}

@@ -66,7 +66,7 @@ func newLab(t *testing.T) *lab {
 }
 
 // mountBPF mounts a BPF file system of the test's own.
-func mountBPF(t *testing.T) string {
+func mountBPF(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := unix.Mount("bpf", dir, "bpf", 0, ""); err != nil {

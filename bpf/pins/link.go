@@ -35,7 +35,7 @@ func (d Dir) Link(name string, program *ebpf.Program, fits func(*link.Info) bool
 
 // update returns the current link with its new program, or nil if there is none or what it was attached to is gone.
 func (d Dir) update(name string, program *ebpf.Program, fits func(*link.Info) bool) (link.Link, error) {
-	l, info, err := openLink(filepath.Join(d.current, name))
+	l, info, err := OpenLink(filepath.Join(d.current, name))
 	if l == nil || err != nil {
 		return nil, err
 	}
@@ -58,7 +58,7 @@ func (d Dir) update(name string, program *ebpf.Program, fits func(*link.Info) bo
 
 // HoldsLink says whether a link is pinned under the name that is where it should be, with that program.
 func (d Dir) HoldsLink(name string, program ebpf.ProgramID, fits func(*link.Info) bool) (bool, error) {
-	l, info, err := openLink(filepath.Join(d.current, name))
+	l, info, err := OpenLink(filepath.Join(d.current, name))
 	if l == nil || err != nil {
 		return false, err
 	}
@@ -69,7 +69,7 @@ func (d Dir) HoldsLink(name string, program ebpf.ProgramID, fits func(*link.Info
 // retire, after Commit, detaches the links that were not updated.
 func (d Dir) retire(links []string) error {
 	for _, name := range links {
-		l, info, err := openLink(filepath.Join(d.current, name))
+		l, info, err := OpenLink(filepath.Join(d.current, name))
 		if err != nil {
 			return err
 		}
@@ -85,9 +85,12 @@ func (d Dir) retire(links []string) error {
 	return nil
 }
 
-// detach detaches a pinned link now, unless it has the given ID. Unpinning alone would do so some time later.
+// Detach a pinned link now. Unpinning alone would do so some time later. That there is none is no error.
+func Detach(path string) error { return detach(path, 0) }
+
+// detach detaches a pinned link now, unless it has the given ID.
 func detach(path string, unless link.ID) error {
-	l, info, err := openLink(path)
+	l, info, err := OpenLink(path)
 	if l == nil || err != nil {
 		return err
 	}
@@ -101,8 +104,8 @@ func detach(path string, unless link.ID) error {
 	return nil
 }
 
-// openLink returns nil if nothing is pinned at the path.
-func openLink(path string) (link.Link, *link.Info, error) {
+// OpenLink returns nil if nothing is pinned at the path.
+func OpenLink(path string) (link.Link, *link.Info, error) {
 	l, err := link.LoadPinnedLink(path, nil)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, nil

@@ -33,7 +33,7 @@ func Of(pinDir, name string) (Dir, error) {
 
 // Begin makes the next directory.
 func (d Dir) Begin() error {
-	if err := onBPFFS(d.current); err != nil {
+	if err := OnBPFFS(d.current); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(d.next); err != nil { // of one that was killed
@@ -133,8 +133,8 @@ func CloseMaps(maps map[string]*ebpf.Map) {
 	}
 }
 
-// onBPFFS checks the nearest directory above that exists.
-func onBPFFS(dir string) error {
+// OnBPFFS checks the nearest directory above that exists.
+func OnBPFFS(dir string) error {
 	for at := filepath.Clean(dir); ; at = filepath.Dir(at) {
 		var stat unix.Statfs_t
 		err := unix.Statfs(at, &stat)

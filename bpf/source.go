@@ -1,0 +1,288 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/berthdev/berth/bpf/pins"
+)
+
+// Place is an interface of a network namespace.
+type Place struct {
+	Cookie uint64 // of the namespace: SO_NETNS_COOKIE
+	Index  int    // of the interface there
+}
+
+// Source is what an interface may send as: its MAC, with any of the addresses and prefixes, or with a link-local IPv6 address.
+// The zero Source may not send at all.
+type Source struct {
+	MAC       [6]byte
+	Addresses []netip.Addr
+	Prefixes  []netip.Prefix
+	DHCP      bool // it may also ask a DHCP server for an address
+}
+
+const (
+	// sourceLayout is the version of the maps of the source guard, and part of the name of their directory. Who changes it has to
+	// attach all interfaces to the new program before the directory of the old one goes.
+	sourceLayout = 1
+	sourcePrefix = "guards"
+)
+
+// SourceGuard is the source guard of a node: one program, and what each guarded interface may send as. Its methods may be called
+// concurrently.
+type SourceGuard struct {
+	dir    string
+	clsact bool
+	maps   sourceMaps
+
+	mu      sync.Mutex             // held to change identities and further
+	further map[Place][]furtherKey // content of the map
+}
+
+// identity and furtherKey are as in source.h.
+type (
+	placeKey struct {
+		Cookie     uint64
+		Index, Pad uint32
+	}
+	identity struct {
+		MAC     [6]byte
+		Flags   uint16
+		IPv4    [2][4]byte
+		IPv6    [2][16]byte
+		Refused uint64
+	}
+	furtherKey struct {
+		Len, Index uint32
+		Cookie     uint64
+		Address    [16]byte
+	}
+)
+
+const (
+	flagDHCP    = 1
+	flagFurther = 2
+	placeBits   = 96
+)
+
+// OpenSourceGuard loads the program, with the pinned maps of an earlier run, and pins. Interfaces that are guarded already are
+// so by the new program from then on. clsact: attach as on a kernel without tcx.
+func OpenSourceGuard(pinDir string, clsact bool) (*SourceGuard, error) {
+	g := &SourceGuard{dir: filepath.Join(pinDir, fmt.Sprint(sourcePrefix, sourceLayout)), clsact: clsact, further: map[Place][]furtherKey{}}
+	if err := g.open(); err != nil {
+		return nil, fmt.Errorf("source guard: %w", err)
+	}
+	return g, nil
+}
+
+func (g *SourceGuard) open() (err error) {
+	if err := pins.OnBPFFS(g.dir); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(g.dir, 0o700); err != nil {
+		return fmt.Errorf("make pins: %w", err)
+	}
+	spec, err := loadSource()
+	if err != nil {
+		return err
+	}
+	reused := map[string]*ebpf.Map{}
+	defer pins.CloseMaps(reused) // the objects have descriptors of their own
+	for name := range spec.Maps {
+		m, err := ebpf.LoadPinnedMap(filepath.Join(g.dir, name), nil)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("pinned map %s: %w", name, err)
+		}
+		reused[name] = m
+	}
+	var objects sourceObjects
+	if err := spec.LoadAndAssign(&objects, &ebpf.CollectionOptions{MapReplacements: reused}); err != nil {
+		return fmt.Errorf("load: %w", err)
+	}
+	g.maps = objects.sourceMaps
+	defer func() {
+		err = errors.Join(err, objects.sourcePrograms.Close())
+		if err != nil {
+			err = errors.Join(err, g.maps.Close())
+		}
+	}()
+	if err := g.maps.Programs.Put(uint32(0), objects.Source); err != nil {
+		return fmt.Errorf("change program: %w", err)
+	}
+	for name, m := range map[string]*ebpf.Map{sourceMapIdentities: g.maps.Identities, sourceMapFurther: g.maps.Further,
+		sourceMapRefusals: g.maps.Refusals, sourceMapPrograms: g.maps.Programs} {
+		if reused[name] != nil {
+			continue
+		}
+		if err := m.Pin(filepath.Join(g.dir, name)); err != nil {
+			return fmt.Errorf("pin map %s: %w", name, err)
+		}
+	}
+	further, err := contents[furtherKey, uint32](g.maps.Further)
+	if err != nil {
+		return fmt.Errorf("read prefixes: %w", err)
+	}
+	for k := range further {
+		at := Place{k.Cookie, int(k.Index)}
+		g.further[at] = append(g.further[at], k)
+	}
+	return nil
+}
+
+// Close releases the descriptors. All stays attached and pinned.
+func (g *SourceGuard) Close() error { return g.maps.Close() }
+
+func (p Place) key() placeKey { return placeKey{Cookie: p.Cookie, Index: uint32(p.Index)} }
+
+// Put says what an interface may send as. It costs some microseconds, and no frame is judged by half of it.
+func (g *SourceGuard) Put(at Place, s Source) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	id, further, err := at.entries(s)
+	if err != nil {
+		return fmt.Errorf("source guard: %w", err)
+	}
+	for _, k := range further {
+		if err := g.maps.Further.Put(k, k.Len); err != nil {
+			return fmt.Errorf("source guard: put prefix: %w", err)
+		}
+	}
+	if id.Refused, err = g.refused(at); err != nil {
+		return err
+	}
+	if err := g.maps.Identities.Put(at.key(), id); err != nil {
+		return fmt.Errorf("source guard: put %v: %w", at, err)
+	}
+	return g.keepFurther(at, further)
+}
+
+// keepFurther deletes what is not wanted any more.
+func (g *SourceGuard) keepFurther(at Place, want []furtherKey) error {
+	keep := map[furtherKey]bool{}
+	for _, k := range want {
+		keep[k] = true
+	}
+	for _, k := range g.further[at] {
+		if keep[k] {
+			continue
+		}
+		if err := g.maps.Further.Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("source guard: delete prefix: %w", err)
+		}
+	}
+	g.further[at] = want
+	if len(want) == 0 {
+		delete(g.further, at)
+	}
+	return nil
+}
+
+// entries of the maps for a source: the first addresses of each family are found fast.
+func (p Place) entries(s Source) (id identity, further []furtherKey, err error) {
+	id = identity{MAC: s.MAC}
+	if s.DHCP {
+		id.Flags |= flagDHCP
+	}
+	n4, n6 := 0, 0
+	rest := s.Prefixes
+	for _, a := range s.Addresses {
+		switch a = a.Unmap(); {
+		case a.Is4() && n4 < len(id.IPv4):
+			id.IPv4[n4] = a.As4()
+			n4++
+		case a.Is6() && n6 < len(id.IPv6):
+			id.IPv6[n6] = a.As16()
+			n6++
+		default:
+			rest = append(rest[:len(rest):len(rest)], netip.PrefixFrom(a, a.BitLen()))
+		}
+	}
+	for _, prefix := range rest {
+		k, err := key(prefix)
+		if err != nil {
+			return id, nil, err
+		}
+		id.Flags |= flagFurther
+		further = append(further, furtherKey{placeBits + k.Len, uint32(p.Index), p.Cookie, k.Address})
+	}
+	return id, further, nil
+}
+
+// Delete forgets an interface that is detached or gone. It is no error for one that is not known.
+func (g *SourceGuard) Delete(at Place) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err := g.maps.Identities.Delete(at.key()); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("source guard: delete %v: %w", at, err)
+	}
+	return g.keepFurther(at, nil)
+}
+
+// Places are all interfaces of which something is known, in no order.
+func (g *SourceGuard) Places() ([]Place, error) {
+	have, err := contents[placeKey, identity](g.maps.Identities)
+	if err != nil {
+		return nil, fmt.Errorf("source guard: read interfaces: %w", err)
+	}
+	var out []Place
+	for k := range have {
+		out = append(out, Place{k.Cookie, int(k.Index)})
+	}
+	return out, nil
+}
+
+// Refused is how many frames of an interface were dropped; 0 if it is not known.
+func (g *SourceGuard) Refused(at Place) (uint64, error) { return g.refused(at) }
+
+func (g *SourceGuard) refused(at Place) (uint64, error) {
+	var id identity
+	if err := g.maps.Identities.Lookup(at.key(), &id); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return 0, fmt.Errorf("source guard: look up %v: %w", at, err)
+	}
+	return id.Refused, nil
+}
+
+// pin is the path of an interface's link.
+func (g *SourceGuard) pin(at Place) string {
+	return filepath.Join(g.dir, fmt.Sprintf("%d-%d", at.Cookie, at.Index))
+}
+
+// RemoveSourceGuard takes the source guard off all interfaces of the node, and its pins away, of whatever version. Filters of clsact
+// mode stay in their namespaces, and let pass.
+func RemoveSourceGuard(pinDir string) error {
+	entries, err := os.ReadDir(pinDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var errs []error
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), sourcePrefix) {
+			continue
+		}
+		dir := filepath.Join(pinDir, e.Name())
+		links, err := os.ReadDir(dir)
+		errs = append(errs, err)
+		for _, l := range links {
+			if strings.Contains(l.Name(), "-") { // of the names, only links have that
+				errs = append(errs, pins.Detach(filepath.Join(dir, l.Name())))
+			}
+		}
+		errs = append(errs, os.RemoveAll(dir))
+	}
+	if err := errors.Join(append(errs, err)...); err != nil {
+		return fmt.Errorf("remove the source guard: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,198 @@
+package bpf
+
+import (
+	"bytes"
+	"errors"
+	"net/netip"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// guarded is a lab whose pod is guarded, and what it sends to the wire.
+type guarded struct {
+	*lab
+	*SourceGuard
+	at   Place
+	seen func() [][]byte
+}
+
+func newGuarded(l *lab) *guarded {
+	l.Helper()
+	g, err := OpenSourceGuard(l.cfg.PinDir, l.cfg.Clsact)
+	l.must(err)
+	l.Cleanup(func() { g.Close() })
+	out := &guarded{l, g, Place{}, l.capture(l.wire, "peer")}
+	l.pod.Do(func() { out.at = Place{cookie(l), l.link("eth0").Attrs().Index} })
+	l.must(g.Put(out.at, Source{MAC: pod1, Addresses: []netip.Addr{pod4, pod6}}))
+	return out
+}
+
+func cookie(l *lab) uint64 {
+	l.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	l.must(err)
+	defer unix.Close(fd)
+	c, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	l.must(err)
+	return c
+}
+
+// sends says whether what the pod sends comes out of the wire, and a second frame, which always does.
+func (g *guarded) sends(frame []byte) bool {
+	g.Helper()
+	g.seen()
+	end := ipv4(alien, pod1, pod4.String(), "192.0.2.77", []byte(time.Now().String())...)
+	g.send(g.pod, "eth0", frame, end)
+	passed := false
+	for deadline := time.Now().Add(3 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		for _, f := range g.seen() {
+			passed = passed || bytes.HasPrefix(f, frame)
+			if bytes.HasPrefix(f, end) {
+				return passed
+			}
+		}
+	}
+	g.Fatal("the wire is silent")
+	return false
+}
+
+func (g *guarded) wantGuarded(want bool) {
+	g.Helper()
+	for name, frame := range map[string][]byte{
+		"IPv4":          ipv4(alien, pod1, "10.1.0.99", "8.8.8.8"),
+		"MAC":           ipv4(alien, alien, pod4.String(), "8.8.8.8"),
+		"ARP":           whoHas(pod1, "10.1.0.99", "10.1.0.99"),
+		"advertisement": icmpv6(mac{0x33, 0x33, 5: 1}, pod1, "fe80::11", "ff02::1", nd(136, 0x20, "2001:db8:1::99", targetOption(pod1))...),
+	} {
+		if passed := g.sends(frame); passed == want {
+			g.Errorf("forged %s passes: %v", name, passed)
+		}
+	}
+	if !g.sends(whoHas(pod1, pod4.String(), "10.1.0.1")) {
+		g.Error("the pod's own ARP does not pass")
+	}
+}
+
+func (g *guarded) settled(wantDone bool) {
+	g.Helper()
+	g.pod.Do(func() {
+		done, mode, err := g.Settle(g.at)
+		if want := map[bool]string{false: modeTCX, true: modeClsact}[g.cfg.Clsact]; done != wantDone || mode != want || err != nil {
+			g.Errorf("settle: %v, %s, %v; want %v, %s", done, mode, err, wantDone, want)
+		}
+	})
+}
+
+func TestSourceGuardOnLink(t *testing.T) {
+	eachMode(t, func(l *lab) {
+		g := newGuarded(l)
+		g.wantGuarded(false)
+		l.pod.Do(func() { l.must(g.Guard(g.at)) })
+		g.wantGuarded(true)
+		g.settled(!l.cfg.Clsact)
+		g.wantGuarded(true)
+		g.settled(false)
+		l.pod.Do(func() { l.must(g.Guard(g.at)) }) // an ADD tried again
+		g.settled(false)
+		want := map[string]int{"tcx": 1, "filters": 0, "clsact": 0}
+		if l.cfg.Clsact {
+			want = map[string]int{"tcx": 0, "filters": 1, "clsact": 1}
+		}
+		node := l.node
+		l.node = l.pod
+		for what, n := range l.attached(g.at.Index) {
+			if n != want[what] {
+				l.Errorf("%d %s, want %d", n, what, want[what])
+			}
+		}
+		l.node = node
+		l.pod.Do(func() { l.must(g.Release(g.at)) })
+		g.wantGuarded(false)
+		l.pod.Do(func() { l.must(g.Release(g.at)) })
+	})
+}
+
+// as runs a command in the pod with no rights but NET_ADMIN and NET_RAW.
+func (g *guarded) as(command ...string) error {
+	g.Helper()
+	rights := []string{"--bounding-set=-all,+net_admin,+net_raw", "--inh-caps=-all,+net_admin,+net_raw"}
+	var out []byte
+	var err error
+	g.pod.Do(func() { out, err = exec.Command("setpriv", append(rights, command...)...).CombinedOutput() })
+	g.Logf("%v: %v %s", command, err, out)
+	return err
+}
+
+// A pod that may change its links does not get rid of it. Where there is no tcx it does, until the agent looks again.
+func TestSourceGuardStays(t *testing.T) {
+	eachMode(t, func(l *lab) {
+		g := newGuarded(l)
+		l.pod.Do(func() { l.must(g.Guard(g.at)) })
+		g.settled(!l.cfg.Clsact)
+		g.wantGuarded(true)
+
+		err := g.as("tc", "qdisc", "delete", "dev", "eth0", "clsact")
+		if removed := err == nil; removed != l.cfg.Clsact {
+			l.Errorf("clsact deleted: %v", removed)
+		}
+		g.wantGuarded(!l.cfg.Clsact)
+		g.settled(l.cfg.Clsact)
+		g.wantGuarded(true)
+
+		// A filter of its own that lets all pass comes later than tcx. Before another filter it would come first.
+		if !l.cfg.Clsact {
+			l.must(errors.Join(g.as("tc", "qdisc", "add", "dev", "eth0", "clsact"),
+				g.as("tc", "filter", "add", "dev", "eth0", "egress", "pref", "1", "bpf", "bytecode", "1,6 0 0 4294967295,", "flowid", "1:1")))
+			g.wantGuarded(true)
+		}
+		l.must(g.as("ip", "link", "set", "eth0", "address", "02:00:00:00:77:77"))
+		if g.sends(ipv4(alien, mac{2, 0, 0, 0, 0x77, 0x77}, pod4.String(), "8.8.8.8")) {
+			l.Error("with a MAC that it gave itself, the pod sends")
+		}
+	})
+}
+
+// An interface that is gone leaves its pin, which says so, and its entry.
+func TestSourceGuardOfGoneLink(t *testing.T) {
+	eachMode(t, func(l *lab) {
+		g := newGuarded(l)
+		l.pod.Do(func() {
+			l.must(g.Guard(g.at))
+			_, _, err := g.Settle(g.at)
+			l.must(err)
+			l.must(netlink.LinkDel(l.link("eth0")))
+		})
+		if attached, severed, err := g.Link(g.at); attached || severed == l.cfg.Clsact || err != nil {
+			l.Errorf("of a link that is gone: attached %v, severed %v, %v", attached, severed, err)
+		}
+		l.must(g.Forget(g.at))
+		if places, err := g.Places(); len(places) > 0 || err != nil {
+			l.Errorf("left: %v, %v", places, err)
+		}
+	})
+}
+
+// After the pins have been removed nothing is left in tcx mode, and in clsact mode what is left lets pass.
+func TestRemoveSourceGuard(t *testing.T) {
+	eachMode(t, func(l *lab) {
+		g := newGuarded(l)
+		l.pod.Do(func() {
+			l.must(g.Guard(g.at))
+			_, _, err := g.Settle(g.at)
+			l.must(err)
+		})
+		g.wantGuarded(true)
+		l.must(RemoveSourceGuard(l.cfg.PinDir))
+		l.must(g.SourceGuard.Close())
+		for end := time.Now().Add(3 * time.Second); !g.sends(ipv4(alien, pod1, "10.1.0.99", "8.8.8.8")); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) { // the map of the program is cleared some time later
+				l.Fatal("still guarded")
+			}
+		}
+		l.must(RemoveSourceGuard(l.cfg.PinDir))
+	})
+}
