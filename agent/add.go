@@ -136,8 +136,16 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 	if err != nil {
 		return nil, errors.Join(err, t.undo(c))
 	}
-	kept := t.keep(c, res, steer) // while the path is made
+	guard, err := guarding(ask, t.pools, parent != "" && !a.cfg.NoServicePath)
+	if err != nil {
+		return nil, errors.Join(err, t.undo(c))
+	}
+	kept := t.keep(c, res, steer, guard) // while the path is made
 	if parent != "" {
+		t.silenceEarlier()
+		if err := a.guard(pod, guarded(holder, c.NetNS, guard, t.leases), guard); err != nil {
+			return nil, errors.Join(err, t.undo(c))
+		}
 		a.clash.attached(parent)
 		if err := a.path.Attach(c, a.endpoints(t.leases...)...); err != nil && steer {
 			return nil, errors.Join(fmt.Errorf("service path: %w", err), t.undo(c))
@@ -150,6 +158,15 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 		return nil, errors.Join(fmt.Errorf("the plugin went away before its answer: %w", c.caller.Err()), t.undo(c))
 	}
 	return res, nil
+}
+
+// silenceEarlier sandboxes of the pod, whose addresses the interface has now.
+func (t *transaction) silenceEarlier() {
+	for _, l := range t.own {
+		if h := ipam.HolderOn(l, t.cfg.NodeName); h != nil && h.ContainerID != t.claimant.Holder.ContainerID {
+			t.silence(sandbox{h.ContainerID, h.Interface}, []*v1alpha1.IPLease{l})
+		}
+	}
 }
 
 // uidOf a pod: the kubelet's word, which differs from the API's for static pods.

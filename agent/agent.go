@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/util/workqueue"
 
+	"github.com/berthdev/berth/agent/guards"
 	"github.com/berthdev/berth/agent/journal"
 	"github.com/berthdev/berth/agent/path"
 	"github.com/berthdev/berth/api/v1alpha1"
@@ -77,6 +78,7 @@ type Agent struct {
 	pools   *pools
 	network *network
 	path    servicePath
+	guards  sourceGuards
 	events  events.EventRecorder
 	metrics *metrics
 	lock    keyLock // of an interface of a sandbox: one verb at a time
@@ -101,7 +103,11 @@ func New(cfg Config, kube *rest.Config, log *slog.Logger) (*Agent, error) {
 	if !cfg.NoServicePath {
 		p = path.New(path.Config{NodeName: cfg.NodeName, PinDir: cfg.PinDir, Idle: time.Minute}, log)
 	}
-	return newAgent(cfg, kube, p, log)
+	a, err := newAgent(cfg, kube, p, log)
+	if err == nil && !cfg.NoServicePath {
+		a.guards = guards.New(guards.Config{PinDir: cfg.PinDir, NetNS: a.netNS}, a.refused, log)
+	}
+	return a, err
 }
 
 func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*Agent, error) {
@@ -128,6 +134,7 @@ func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*
 		cfg:         cfg,
 		log:         log,
 		path:        p,
+		guards:      noGuards{},
 		events:      broadcaster.NewRecorder(scheme.Scheme, "berth-agent"),
 		startEvents: broadcaster.StartRecordingToSinkWithContext,
 		nads:        nads,
@@ -152,7 +159,7 @@ func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*
 	if a.journal, err = journal.Open(context.Background(), "", cfg.Now, log); err != nil {
 		return nil, err
 	}
-	a.metrics.registry.MustRegister(pending{a})
+	a.metrics.registry.MustRegister(pending{a}, guardCounts{a})
 	a.clash = newConflicts(a)
 	a.path.OnSighting(a.clash.see)
 	return a, nil
@@ -172,6 +179,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.metrics.serve(ctx, a.cfg.MetricsAddress, a.alive, a.isReady) })
 	g.Go(func() error { return a.pods.run(ctx) })
 	g.Go(func() error { return a.start(ctx) })
+	g.Go(func() error { return a.guards.Run(ctx) })
 	g.Go(func() error { return a.onceReady(ctx, a.leavePath) })
 	g.Go(func() error { return a.onceReady(ctx, a.followMisplaced) })
 	g.Go(func() error { return a.onceReady(ctx, a.clash.watch) })
@@ -222,6 +230,7 @@ func (a *Agent) start(ctx context.Context) error {
 		// One parent that is gone must not keep the others' pods waiting; Run goes on trying.
 		a.log.Error("service path not complete", "err", err)
 	}
+	a.syncGuards()
 	if err := a.followMultihomed(); err != nil {
 		return err
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/berthdev/berth/agent/journal"
@@ -82,6 +84,12 @@ func (a *Agent) addKnown(c call, conf *delegate.Config, args delegate.Args, caus
 	} else if err != nil {
 		a.log.Warn("interface is not reachable from its own node", "interface", c.IfName, "pod", h.Namespace+"/"+h.Pod, "err", err)
 	}
+	if parent != "" && e.Guard != nil {
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: h.Namespace, Name: h.Pod, UID: h.UID}}
+		if err := a.guard(pod, guarded(e.Holder, e.NetNS, e.Guard, e.Leases), e.Guard); err != nil {
+			return nil, err
+		}
+	}
 	a.metrics.known.Inc()
 	a.log.Warn("ADD answered from the journal", "pod", h.Namespace+"/"+h.Pod, "interface", c.IfName, "rebind", e.Rebind(), "cause", cause)
 	return res, nil
@@ -101,8 +109,8 @@ func bindings(e *journal.Entry) []*v1alpha1.IPLease {
 }
 
 // keep what an ADD gives, so that it can be given again without the API. The entry is in the file when wait returns.
-func (t *transaction) keep(c call, res *types100.Result, steered bool) (wait func()) {
-	e := &journal.Entry{Holder: t.claimant.Holder, NetNS: c.NetNS, Steered: steered}
+func (t *transaction) keep(c call, res *types100.Result, steered bool, guard *journal.Guard) (wait func()) {
+	e := &journal.Entry{Holder: t.claimant.Holder, NetNS: c.NetNS, Steered: steered, Guard: guard}
 	for _, l := range t.leases {
 		l = l.DeepCopy()
 		l.ManagedFields = nil

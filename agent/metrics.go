@@ -27,6 +27,8 @@ const (
 	MetricInDoubt    = "berth_agent_gc_in_doubt"            // by reason
 	MetricPackets    = "berth_path_packets_total"           // by vmac and verdict
 	MetricSightings  = "berth_path_sightings_total"         // by vmac and outcome: users of watched addresses
+	MetricRefused    = "berth_source_guard_refused_total"   // frames of pods, by reason
+	MetricGuards     = "berth_source_guard_interfaces"      // by state
 	MetricConflicts  = "berth_conflicts_total"              // written down by this node, by what the address was
 	MetricLimited    = "berth_conflicts_limited_total"      // not written down: too many
 )
@@ -124,6 +126,32 @@ func (c counted) Collect(ch chan<- prometheus.Metric) {
 		for what, n := range counters {
 			ch <- prometheus.MustNewConstMetric(c.desc, prometheus.CounterValue, float64(n), vmac, what)
 		}
+	}
+}
+
+// guardCounts reads the source guard when asked.
+type guardCounts struct{ *Agent }
+
+var (
+	refusedDesc = prometheus.NewDesc(MetricRefused, "Frames of pods that the source guard dropped, by reason.", []string{"reason"}, nil)
+	guardsDesc  = prometheus.NewDesc(MetricGuards, "Macvlan interfaces of pods, by whether they are kept to their leases.", []string{"state"}, nil)
+)
+
+func (g guardCounts) Describe(ch chan<- *prometheus.Desc) {
+	ch <- refusedDesc
+	ch <- guardsDesc
+}
+
+func (g guardCounts) Collect(ch chan<- prometheus.Metric) {
+	refused, err := g.guards.Counters()
+	if err != nil {
+		g.log.Warn("counters of the source guard", "err", err)
+	}
+	for reason, n := range refused {
+		ch <- prometheus.MustNewConstMetric(refusedDesc, prometheus.CounterValue, float64(n), reason)
+	}
+	for state, n := range g.guards.States() {
+		ch <- prometheus.MustNewConstMetric(guardsDesc, prometheus.GaugeValue, float64(n), state)
 	}
 }
 

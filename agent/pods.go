@@ -162,6 +162,15 @@ func (p *pods) seemsLive(namespace, name, uid string) bool {
 	return ok && endOf(o.(*corev1.Pod), uid) == ""
 }
 
+// annotations of a pod that the watch shows; nil if it does not.
+func (p *pods) annotations(namespace, name, uid string) map[string]string {
+	o, ok, _ := p.pods.GetStore().GetByKey(namespace + "/" + name)
+	if !ok || !isPod(o.(*corev1.Pod), uid) {
+		return nil
+	}
+	return o.(*corev1.Pod).Annotations
+}
+
 func endOf(pod *corev1.Pod, uid string) string {
 	switch {
 	case !isPod(pod, uid):

@@ -77,6 +77,7 @@ func (a *Agent) giveUpAs(ctx context.Context, k sandbox, leases []*v1alpha1.IPLe
 	if err := a.path.Detach(context.WithoutCancel(ctx), a.endpoints(leases...)...); err != nil {
 		a.log.Warn("service path of a deleted pod", "err", err) // it is mended by the next reconciliation
 	}
+	a.silence(k, leases)
 	err := errNotReady
 	if a.isReady() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
@@ -109,7 +110,16 @@ func (a *Agent) leavePath(ctx context.Context) error {
 			if err := a.path.Detach(ctx, eps...); err != nil {
 				a.log.Warn("service path of a lost lease", "lease", l.Name, "err", err)
 			}
+			h := ipam.HolderOn(l, a.cfg.NodeName)
+			k := sandbox{h.ContainerID, h.Interface}
+			before, known := a.guards.Known(k.containerID, k.ifName)
+			a.silence(k, []*v1alpha1.IPLease{l})
 			if a.store.Holds(l) { // claimed again meanwhile, by a link of the same MAC
+				if known {
+					if err := a.guards.Attach(before); err != nil {
+						a.log.Warn("source guard of a lease claimed again", "lease", l.Name, "err", err)
+					}
+				}
 				if err := a.path.Attach(ctx, eps...); err != nil {
 					a.log.Warn("service path of a lease claimed again", "lease", l.Name, "err", err)
 				}

@@ -150,6 +150,7 @@ func (a *Agent) loseLease(ctx context.Context, e *journal.Entry, l *v1alpha1.IPL
 	a.event(pod, "AddressLost", fmt.Sprintf("interface %s was given address %s again while the Kubernetes API was away, but its lease "+
 		"was another's by then; delete the pod so that it gets another", h.Interface, l.Spec.Address))
 	a.journal.Lost(h.ContainerID, h.Interface, l.Name)
+	a.silence(sandbox{h.ContainerID, h.Interface}, []*v1alpha1.IPLease{l})
 	if err := a.path.Detach(ctx, a.endpoints(bindings(e)...)...); err != nil {
 		a.log.Warn("service path of a lost lease", "lease", l.Name, "err", err)
 	}

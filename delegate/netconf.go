@@ -48,6 +48,7 @@ type IPAM struct {
 	IPv4, IPv6 []string // "ipv4", "ipv6", or Spiderpool's default_ipv4_ippool, default_ipv6_ippool
 
 	Steering       string  // "", "Auto", "Always" or "Never"
+	SourceGuard    string  // "", "Enabled" or "Disabled"
 	Routes         []Route // for this interface
 	NoDefaultRoute bool    // Spiderpool's clean_gateway
 }
@@ -205,6 +206,14 @@ func (ipam *IPAM) set(key string, value json.RawMessage) error {
 		var err error
 		ipam.Steering, err = ParseSteering(s)
 		return err
+	case "sourceGuard":
+		var s string
+		if err := json.Unmarshal(value, &s); err != nil {
+			return fmt.Errorf("%s is no string", value)
+		}
+		var err error
+		ipam.SourceGuard, err = ParseSourceGuard(s)
+		return err
 	case "routes":
 		return ipam.setRoutes(value)
 	case "clean_gateway":
@@ -252,6 +261,16 @@ func ParseSteering(s string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("steering %q is none of Auto, Always, Never", s)
+}
+
+// ParseSourceGuard reads whether an interface is kept to its leases: Enabled or Disabled, in any case of letters.
+func ParseSourceGuard(s string) (string, error) {
+	for _, v := range []string{"Enabled", "Disabled"} {
+		if strings.EqualFold(s, v) {
+			return v, nil
+		}
+	}
+	return "", fmt.Errorf("source guard %q is none of Enabled, Disabled", s)
 }
 
 func unmarshalPools(value json.RawMessage, to *[]string) error {

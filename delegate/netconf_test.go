@@ -39,9 +39,9 @@ func TestParseConfig(t *testing.T) {
 		name: "macvlan",
 		in: `{"cniVersion":"1.0.0","name":"vlan910","type":"macvlan","master":"bond0.910","mode":"bridge","mtu":9000,"linkInContainer":true,
 			"unknown":{},"dns":{"nameservers":["10.0.0.1"]},
-			"ipam":{"type":"berth","socket":"/run/b.sock","ippools":["zone-a","zone-*"],"steering":"never","routes":[{"dst":"172.16.0.0/12","gw":"10.6.0.254"},{"dst":"fd00::1"}]}}`,
+			"ipam":{"type":"berth","socket":"/run/b.sock","ippools":["zone-a","zone-*"],"steering":"never","sourceGuard":"disabled","routes":[{"dst":"172.16.0.0/12","gw":"10.6.0.254"},{"dst":"fd00::1"}]}}`,
 		want: Config{CNIVersion: "1.0.0", Name: "vlan910", Type: "macvlan", Parent: "bond0.910", Mode: "bridge", LinkInContainer: true,
-			IPAM: IPAM{Socket: "/run/b.sock", Pools: []string{"zone-a", "zone-*"}, Steering: "Never", Routes: []Route{
+			IPAM: IPAM{Socket: "/run/b.sock", Pools: []string{"zone-a", "zone-*"}, Steering: "Never", SourceGuard: "Disabled", Routes: []Route{
 				{netip.MustParsePrefix("172.16.0.0/12"), netip.MustParseAddr("10.6.0.254")},
 				{netip.MustParsePrefix("fd00::1/128"), netip.Addr{}},
 			}}},
@@ -145,6 +145,8 @@ func TestParseConfigErrors(t *testing.T) {
 		{`{"ipam":{"type":"berth","ipv6":"a","default_ipv6_ippool":["b"]}}`, "are the same"},
 		{`{"ipam":{"type":"berth","steering":"sometimes"}}`, "none of Auto, Always, Never"},
 		{`{"ipam":{"type":"berth","steering":true}}`, "no string"},
+		{`{"ipam":{"type":"berth","sourceGuard":"Required"}}`, "none of Enabled, Disabled"},
+		{`{"ipam":{"type":"berth","sourceGuard":false}}`, "no string"},
 		{`{"ipam":{"type":"berth","clean_gateway":"yes"}}`, "neither true nor false"},
 		{`{"ipam":{"type":"berth","match_master_subnet":true}}`, "match_master_subnet: not supported"},
 		{`{"ipam":{"type":"berth","routes":[{"dst":"x"}]}}`, `route dst "x" is no CIDR`},
@@ -181,6 +183,9 @@ func formatConfig(t *testing.T, c *Config) []byte {
 	if c.IPAM.Steering != "" {
 		ipam["steering"] = c.IPAM.Steering
 	}
+	if c.IPAM.SourceGuard != "" {
+		ipam["sourceGuard"] = c.IPAM.SourceGuard
+	}
 	var routes []map[string]string
 	for _, r := range c.IPAM.Routes {
 		one := map[string]string{"dst": r.Dst.String()}
@@ -213,7 +218,7 @@ func FuzzParseConfig(f *testing.F) {
 	f.Add(`{"cniVersion":"1.0.0","ipam":{"type":"berth"},"cni.dev/valid-attachments":[{"containerID":"c","ifname":"net1"}],
 		"prevResult":{"cniVersion":"1.0.0","interfaces":[{"name":"net1","mac":"02:00:00:00:00:01","sandbox":"/n"}],
 		"ips":[{"address":"fd00::7/64","interface":0,"gateway":"fd00::1"}],"routes":[{"dst":"::/0","gw":"fd00::1"}],"dns":{"search":["x"]}}}`)
-	f.Add(`{"ipam":{"type":"berth","steering":"Never","socket":"/x","clean_gateway":true}}`)
+	f.Add(`{"ipam":{"type":"berth","steering":"Never","sourceGuard":"Enabled","socket":"/x","clean_gateway":true}}`)
 	f.Add(`{"ipam":{"type":"berth","ipv4":["[a]"],"log_level":1,"match_master_subnet":false,"routes":null},"args":{"cni":{"ips":["fd00::7","::ffff:10.6.1.7/100"]}}}`)
 	f.Add(`{"ipam":{"type":"berth","type":"host-local"},"Master":"a","master":"b"} `)
 	f.Fuzz(func(t *testing.T, in string) {

@@ -72,7 +72,7 @@ func TestVerdicts(t *testing.T) {
 			listed[name] = true
 		}
 	}
-	same(t, operations+", verdicts", bpf.Reasons(), slices.Collect(maps.Keys(listed)))
+	same(t, operations+", verdicts", append(bpf.Reasons(), bpf.Refusals()...), slices.Collect(maps.Keys(listed)))
 }
 
 func TestSocketEvents(t *testing.T) {

@@ -44,6 +44,7 @@ type Pool struct {
 	Network  string
 	Default  bool
 	Steering v1alpha1.Steering
+	Guard    v1alpha1.SourceGuard
 	Deleting bool
 
 	// Cooldown of released addresses.
@@ -85,6 +86,7 @@ func Compile(p *v1alpha1.IPPool) (*Pool, error) {
 		Network:  networkOf(p),
 		Default:  p.Spec.Default,
 		Steering: p.Spec.Steering,
+		Guard:    cmp.Or(p.Spec.SourceGuard, v1alpha1.SourceGuardEnabled),
 		Deleting: p.DeletionTimestamp != nil,
 		ranges:   map[Family]Ranges{},
 		Cooldown: DefaultCooldown, ReservedFor: -1,

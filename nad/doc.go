@@ -31,6 +31,9 @@
 //
 // The last is not read here but by the agent, from the pod's ownerReferences.
 //
+// What the interface may send as, beside its leases, or whether it is not kept to them at all, is said in berth.dev/allowed-addresses
+// and berth.dev/source-guard of the pod, the latter in the ipam section, too. The pools may forbid both; that is the agent's to see.
+//
 // Every error is the user's, names the annotation and its value, and says what to write.
 package nad
 
@@ -42,6 +45,8 @@ const (
 	IdentityAnnotation = "berth.dev/identity"
 	RoutesAnnotation   = "berth.dev/routes"
 	SteeringAnnotation = "berth.dev/steering"
+	GuardAnnotation    = "berth.dev/source-guard"
+	AllowedAnnotation  = "berth.dev/allowed-addresses"
 )
 
 // Annotations of Spiderpool that are read as they are.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -232,6 +233,54 @@ func parseRoutes(s string) ([]Route, error) {
 		routes = append(routes, Route{r, true})
 	}
 	return routes, nil
+}
+
+// mostAllowed entries of an allowed-addresses annotation.
+const mostAllowed = 64
+
+// parseAllowed reads an allowed-addresses annotation: "10.6.0.100, 10.7.0.0/16, fd00::100".
+func parseAllowed(s string) ([]netip.Prefix, error) {
+	if strings.TrimSpace(s) == "" {
+		return nil, errors.New("names no address; write ADDRESS or CIDR, or remove the annotation")
+	}
+	var out []netip.Prefix
+	for item := range strings.SplitSeq(s, ",") {
+		item = strings.TrimSpace(item)
+		p, err := parsePrefix(item)
+		switch a := p.Addr(); {
+		case item == "":
+			return nil, errors.New("has an empty entry; remove the comma, or write the address")
+		case err != nil || a.Is4In6():
+			return nil, fmt.Errorf("has %q; write an ADDRESS or a CIDR such as 10.6.0.100, 10.7.0.0/16 or fd00::100", item)
+		case p != p.Masked():
+			return nil, fmt.Errorf("has %q with host bits; write %s", item, p.Masked())
+		case a.IsMulticast() || a.IsLoopback() || p.IsSingleIP() && a.IsUnspecified():
+			return nil, fmt.Errorf("has %q, which is no address to send as; remove it", item)
+		case p.IsSingleIP() && a.IsLinkLocalUnicast() && a.Is6():
+			return nil, fmt.Errorf("has %q; remove it: link-local IPv6 addresses are allowed anyway, but for the service gateway's", item)
+		case slices.Contains(out, p):
+			return nil, fmt.Errorf("has %s twice; name it once", item)
+		case len(out) == mostAllowed:
+			return nil, fmt.Errorf("has more than %d entries; write CIDRs", mostAllowed)
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+// parsePrefix reads an address or a CIDR.
+func parsePrefix(s string) (netip.Prefix, error) {
+	if strings.Contains(s, "/") {
+		return netip.ParsePrefix(s)
+	}
+	a, err := netip.ParseAddr(s)
+	if err == nil && a.Zone() != "" {
+		err = errors.New("has a zone")
+	}
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	return netip.PrefixFrom(a, a.BitLen()), nil
 }
 
 // decodeStrict refuses keys that it does not know and anything behind the value: an annotation with a typing error must not

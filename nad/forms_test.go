@@ -3,6 +3,8 @@ package nad
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -150,6 +152,44 @@ func FuzzRoutesAnnotation(f *testing.F) {
 			if diff := cmp.Diff(native.Routes, again, cmpAddrs); diff != "" {
 				t.Errorf("%q as %q (-first +again):\n%s", in, s, diff)
 			}
+		}
+	})
+}
+
+func manyAddresses(n int) string {
+	var out []string
+	for i := range n {
+		out = append(out, fmt.Sprintf("10.6.0.%d", i))
+	}
+	return strings.Join(out, ", ")
+}
+
+// FuzzAllowedAnnotation: what is accepted are prefixes without host bits that somebody may send as, each once, and means the same when
+// it is written again.
+func FuzzAllowedAnnotation(f *testing.F) {
+	f.Add("10.6.0.100, 10.7.0.0/16, fd00::100,::/0")
+	f.Add("0.0.0.0/0,10.6.0.1/8")
+	f.Add("::ffff:10.6.0.100/120, fe80::1%eth0, 10.6.0.100/32,10.6.0.100")
+	f.Add("224.0.0.0/4,ff00::/8,::1,127.0.0.0/8,,")
+	f.Fuzz(func(t *testing.T, in string) {
+		list, err := parseAllowed(in)
+		if err != nil {
+			return
+		}
+		var again []string
+		seen := map[netip.Prefix]bool{}
+		for _, p := range list {
+			if !p.IsValid() || p != p.Masked() || p.Addr().Is4In6() || p.Addr().Zone() != "" || p.Addr().IsMulticast() || seen[p] {
+				t.Errorf("%q: %s", in, p)
+			}
+			seen[p] = true
+			again = append(again, p.String())
+		}
+		if len(list) == 0 || len(list) > mostAllowed {
+			t.Errorf("%q: %d entries", in, len(list))
+		}
+		if got, err := parseAllowed(strings.Join(again, ",")); err != nil || !slices.Equal(got, list) {
+			t.Errorf("%q as %q: %v, %v", in, again, got, err)
 		}
 	})
 }

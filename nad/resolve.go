@@ -31,6 +31,10 @@ type Ask struct {
 	Routes []Route
 	// Steering is "", "Auto", "Always" or "Never"; the empty one leaves it to the pool.
 	Steering string
+	// SourceGuard is "", "Enabled" or "Disabled"; the empty one leaves it to the pool. GuardSource is where that was said, for messages.
+	SourceGuard, GuardSource string
+	// Allowed are prefixes that the interface may send as beside its leases.
+	Allowed []netip.Prefix
 	// NoDefaultRoute: no default route through this interface, whatever its pool says (Spiderpool's "cleangateway").
 	NoDefaultRoute bool
 	// DefaultRoute: the interface is the one that the pod's default route goes through, by its networks annotation.
@@ -80,6 +84,9 @@ func Resolve(in Input) (Ask, []string, error) {
 	if c := in.Config; c != nil {
 		ask.IPs = delegate.MergeAddrs(ask.IPs, c.IPs...)
 		ask.Steering = c.IPAM.Steering
+		if ask.SourceGuard = c.IPAM.SourceGuard; ask.SourceGuard != "" {
+			ask.GuardSource = "sourceGuard of the NAD ipam section"
+		}
 		ask.NoDefaultRoute = c.IPAM.NoDefaultRoute
 		for _, r := range c.IPAM.Routes {
 			ask.Routes = append(ask.Routes, Route{Route: r})
@@ -103,6 +110,17 @@ func Resolve(in Input) (Ask, []string, error) {
 	if s, ok := in.PodAnnotations[SteeringAnnotation]; ok {
 		if ask.Steering, err = delegate.ParseSteering(strings.TrimSpace(s)); err != nil {
 			return Ask{}, nil, fmt.Errorf("pod annotation %s: %w", SteeringAnnotation, err)
+		}
+	}
+	if s, ok := in.PodAnnotations[GuardAnnotation]; ok {
+		if ask.SourceGuard, err = delegate.ParseSourceGuard(strings.TrimSpace(s)); err != nil {
+			return Ask{}, nil, fmt.Errorf("pod annotation %s: %w", GuardAnnotation, err)
+		}
+		ask.GuardSource = "pod annotation " + GuardAnnotation
+	}
+	if s, ok := in.PodAnnotations[AllowedAnnotation]; ok {
+		if ask.Allowed, err = parseAllowed(s); err != nil {
+			return Ask{}, nil, annotationError("pod", AllowedAnnotation, s, err)
 		}
 	}
 	if key := pick(in.PodAnnotations, warn, []string{RoutesAnnotation}, []string{spiderRoutes}); key != nil {

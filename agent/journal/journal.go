@@ -17,6 +17,7 @@ package journal
 import (
 	"encoding/json"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -40,6 +41,16 @@ type Entry struct {
 	Result json.RawMessage `json:"result,omitempty"`
 	// Steered: the result has routes into the service path, which must be there before the pod runs.
 	Steered bool `json:"steered,omitempty"`
+	// Guard is how the interface is kept to its leases; nil if that is not known.
+	Guard *Guard `json:"guard,omitempty"`
+}
+
+// Guard is how an interface is kept to its leases, as its ADD found it: neither an edit of a pool nor of an annotation changes it.
+type Guard struct {
+	On       bool           `json:"on,omitempty"`
+	Required bool           `json:"required,omitempty"` // the interface must not be used without
+	Allowed  []netip.Prefix `json:"allowed,omitempty"`  // beside the leases
+	DHCP     bool           `json:"dhcp,omitempty"`     // an address is renewed by DHCP
 }
 
 // Release is what an interface gave up and the API has not acknowledged.

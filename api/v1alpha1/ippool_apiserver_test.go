@@ -143,6 +143,8 @@ func TestPoolValidation(t *testing.T) {
 		{name: "In without values", pool: "test", spec: subnets + ", namespaceAffinity: {matchExpressions: [{key: zone, operator: In}]}", want: []string{"spec.namespaceAffinity"}},
 		{name: "Exists with values", pool: "test", spec: subnets + ", podAffinity: {matchExpressions: [{key: zone, operator: Exists, values: [a]}]}", want: []string{"spec.podAffinity"}},
 		{name: "steering", pool: "test", spec: subnets + ", steering: Sometimes", want: []string{"spec.steering", "Sometimes"}},
+		{name: "source guard", pool: "test", spec: subnets + ", sourceGuard: Never", want: []string{"spec.sourceGuard", "Never"}},
+		{name: "source guard required", pool: "test", spec: subnets + ", sourceGuard: Required"},
 		{name: "unknown field", pool: "test", spec: subnets + ", gateway: 10.6.0.1", want: []string{"gateway"}},
 
 		{name: "pairs", pool: "test", spec: `pairing: index, subnets: [{cidr: 10.6.0.0/24}, {cidr: "fd00:6::/120"}]`},
@@ -249,7 +251,7 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for field, want := range map[string]string{"network": "default", "steering": "Auto", "cooldown": "30s"} {
+	for field, want := range map[string]string{"network": "default", "steering": "Auto", "sourceGuard": "Enabled", "cooldown": "30s"} {
 		if got, _, _ := unstructured.NestedString(p.Object, "spec", field); got != want {
 			t.Errorf("%s %q, want %q", field, got, want)
 		}

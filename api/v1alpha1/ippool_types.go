@@ -105,6 +105,12 @@ type IPPoolSpec struct {
 	//
 	// +kubebuilder:default=Auto
 	Steering Steering `json:"steering,omitempty"`
+
+	// SourceGuard says whether a pod's interface may send as its leases only. Enabled: unless the pod or its network says otherwise.
+	// Required: whatever they say; who cannot be guarded gets no address of this pool.
+	//
+	// +kubebuilder:default=Enabled
+	SourceGuard SourceGuard `json:"sourceGuard,omitempty"`
 }
 
 // Delegate is another IPAM plugin, which the plugin berth runs for the addresses of a pool (CNI spec 1.1.0, section 4: delegation).
@@ -215,6 +221,18 @@ type Route struct {
 	// +kubebuilder:validation:XValidation:rule=`isIP(self)`,messageExpression=`'route gw "' + self + '" is not an address'`
 	GW string `json:"gw,omitempty"`
 }
+
+// SourceGuard is whether a pod's interface is kept to the addresses and the MAC of its leases.
+//
+// +kubebuilder:validation:Enum=Enabled;Disabled;Required
+type SourceGuard string
+
+// The values of SourceGuard.
+const (
+	SourceGuardEnabled  SourceGuard = "Enabled"
+	SourceGuardDisabled SourceGuard = "Disabled"
+	SourceGuardRequired SourceGuard = "Required"
+)
 
 // IPPoolStatus is written by the controller.
 type IPPoolStatus struct {

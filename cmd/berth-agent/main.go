@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/berthdev/berth/agent"
+	"github.com/berthdev/berth/agent/guards"
 	"github.com/berthdev/berth/agent/path"
 	"github.com/berthdev/berth/agent/proxy"
 	"github.com/berthdev/berth/delegate"
@@ -117,7 +118,9 @@ func command() *cobra.Command {
 				return err
 			}
 			forgetCondition(cmd.Context(), cfg.NodeName, log)
-			return errors.Join(path.Cleanup(path.Config{NodeName: cfg.NodeName, PinDir: cfg.PinDir}, log), proxy.Remove())
+			// The guards first: path removes the directory of pins if nothing else is in it.
+			return errors.Join(guards.Cleanup(guards.Config{PinDir: cfg.PinDir}),
+				path.Cleanup(path.Config{NodeName: cfg.NodeName, PinDir: cfg.PinDir}, log), proxy.Remove())
 		},
 	})
 	return cmd

@@ -1,0 +1,347 @@
+//go:build linux
+
+package guards
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf/link"
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/berthdev/berth/tests/netns"
+)
+
+var podMAC = net.HardwareAddr{2, 0, 0, 0, 1, 1}
+
+// sandbox is a pod on a node of its own, and the guards there, whose Run is played by look.
+type sandbox struct {
+	testing.TB
+	*Guards
+	node, pod *netns.NS
+	refused   []uint64 // as told
+	Interface
+}
+
+func newSandbox(t testing.TB, clsact bool) *sandbox {
+	t.Helper()
+	s := &sandbox{TB: t, node: netns.New(t), pod: netns.New(t)}
+	pins := t.TempDir()
+	s.must(unix.Mount("bpf", pins, "bpf", 0, ""))
+	t.Cleanup(func() { s.must(unix.Unmount(pins, unix.MNT_DETACH)) })
+	s.node.Do(func() {
+		s.must(netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "nic"}, PeerName: "peer"}))
+	})
+	s.plug()
+	cfg := Config{PinDir: filepath.Join(pins, "berth"), NetNS: t.TempDir(), Clsact: clsact}
+	s.must(os.Symlink(s.pod.Path(), filepath.Join(cfg.NetNS, "pod")))
+	s.Interface = Interface{ContainerID: "c1", Name: "eth0", NetNS: "/var/run/netns/pod", Parent: "nic", Network: "n", MAC: podMAC,
+		Addresses: []netip.Addr{netip.MustParseAddr("10.1.0.11")}, Guarded: true}
+	s.start(cfg)
+	return s
+}
+
+func (s *sandbox) start(cfg Config) {
+	s.Guards = New(cfg, func(_ Interface, n uint64) { s.refused = append(s.refused, n) }, slog.New(slog.DiscardHandler))
+	s.Cleanup(func() { s.Guards.Close() })
+}
+
+// plug the interface in, down as CNI plugins leave it.
+func (s *sandbox) plug() {
+	s.Helper()
+	s.node.Do(func() {
+		nic, err := netlink.LinkByName("nic")
+		s.must(err)
+		s.must(netlink.LinkAdd(&netlink.Macvlan{Mode: netlink.MACVLAN_MODE_BRIDGE, LinkAttrs: netlink.LinkAttrs{Name: "eth0",
+			ParentIndex: nic.Attrs().Index, HardwareAddr: podMAC, Namespace: netlink.NsFd(s.pod.FD())}}))
+		s.must(netlink.LinkSetUp(nic))
+	})
+}
+
+func (s *sandbox) link() netlink.Link {
+	s.Helper()
+	l, err := netlink.LinkByName("eth0")
+	s.must(err)
+	return l
+}
+
+func (s *sandbox) must(err error) {
+	s.Helper()
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
+// passes says whether the pod can send from an address. The sender of a frame that is dropped is told.
+func (s *sandbox) passes(from string) (passed bool) {
+	s.Helper()
+	s.pod.Do(func() {
+		l := s.link()
+		s.must(netlink.LinkSetUp(l))
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+		s.must(err)
+		defer unix.Close(fd)
+		frame := slices.Concat([]byte{2, 0, 0, 0, 9, 9}, podMAC, []byte{8, 0, 0x45, 0, 0, 20, 0, 1, 0, 0, 64, 17, 0, 0},
+			netip.MustParseAddr(from).AsSlice(), []byte{8, 8, 8, 8})
+		err = unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: l.Attrs().Index})
+		if err != nil && !errors.Is(err, unix.ENOBUFS) {
+			s.Fatal(err)
+		}
+		passed = err == nil
+	})
+	return passed
+}
+
+func (s *sandbox) want(guarded bool) {
+	s.Helper()
+	if !s.passes("10.1.0.11") {
+		s.Error("its own address does not pass")
+	}
+	if s.passes("10.1.0.12") == guarded {
+		s.Errorf("another address passes: %v", guarded)
+	}
+}
+
+// pins but those of maps.
+func (s *sandbox) pins() int {
+	s.Helper()
+	links, err := filepath.Glob(filepath.Join(s.cfg.PinDir, "guards*", "*-*"))
+	s.must(err)
+	return len(links)
+}
+
+func eachMode(t *testing.T, test func(s *sandbox)) {
+	for name, clsact := range map[string]bool{"tcx": false, "clsact": true} {
+		t.Run(name, func(t *testing.T) { test(newSandbox(t, clsact)) })
+	}
+}
+
+func TestGuards(t *testing.T) {
+	eachMode(t, func(s *sandbox) {
+		s.want(false)
+		s.must(s.Attach(s.Interface))
+		s.want(true)
+		if s.pins() != 0 {
+			s.Error("Attach waits for tcx")
+		}
+		s.must(s.look(false))
+		s.want(true)
+		if want := map[bool]int{false: 1, true: 0}[s.cfg.Clsact]; s.pins() != want {
+			s.Errorf("%d links, want %d", s.pins(), want)
+		}
+		located := s.Interfaces()
+		s.pod.Do(func() {
+			at, err := locate("eth0")
+			s.must(err)
+			if diff := cmp.Diff([]Located{{s.Interface, at.Cookie, at.Index}}, located, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+				s.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+		s.states("guarded", 1)
+
+		more := s.Interface
+		more.Allowed = []netip.Prefix{netip.MustParsePrefix("10.1.0.12/32")}
+		s.must(s.Attach(more))
+		s.want(false)
+		s.must(s.Attach(s.Interface))
+		s.want(true)
+
+		s.must(s.Detach("c1", "eth0"))
+		if s.passes("10.1.0.11") {
+			s.Error("an interface that gave up its address sends with it")
+		}
+		s.must(s.look(true))
+		if s.passes("10.1.0.11") {
+			s.Error("after a look it does")
+		}
+		s.must(s.Detach("c1", "eth0"))
+		s.pod.Do(func() { s.must(netlink.LinkDel(s.link())) })
+		s.must(s.look(true))
+		s.clean()
+		s.must(s.Detach("c1", "eth0"))
+	})
+}
+
+// clean: nothing is left of the interface.
+func (s *sandbox) clean() {
+	s.Helper()
+	places, err := s.guard.Places()
+	if err != nil || len(places) > 0 || s.pins() > 0 || len(s.known) > 0 {
+		s.Errorf("left: %v, %d links, %v (%v)", places, s.pins(), s.known, err)
+	}
+}
+
+func (s *sandbox) states(state string, n int) {
+	s.Helper()
+	want := map[string]int{"guarded": 0, "unguarded": 0, "failed": 0}
+	want[state] = n
+	if diff := cmp.Diff(want, s.States()); diff != "" {
+		s.Errorf("states (-want +got):\n%s", diff)
+	}
+}
+
+// An agent that is killed leaves its guards; the next adopts them, guards what is not yet, and collects what has gone meanwhile.
+func TestAgentRestarts(t *testing.T) {
+	eachMode(t, func(s *sandbox) {
+		s.must(s.Attach(s.Interface)) // killed before it is settled
+		s.must(s.Guards.Close())
+		s.want(true)
+		s.start(s.cfg)
+		s.Sync([]Interface{s.Interface})
+		s.must(s.look(true))
+		s.want(true)
+		s.states("guarded", 1)
+
+		s.must(s.Guards.Close())
+		s.start(s.cfg)
+		changed := s.Interface
+		changed.Addresses = []netip.Addr{netip.MustParseAddr("10.1.0.12")}
+		s.Sync([]Interface{changed})
+		s.must(s.look(true))
+		if s.passes("10.1.0.11") || !s.passes("10.1.0.12") {
+			s.Error("not as the new agent says")
+		}
+
+		s.must(s.Guards.Close())
+		s.start(s.cfg)
+		s.Sync(nil) // its journal was set aside
+		s.must(s.look(true))
+		if s.passes("10.1.0.11") {
+			s.Error("an interface that the agent does not know is guarded no more")
+		}
+		s.pod.Do(func() { s.must(netlink.LinkDel(s.link())) })
+		s.must(os.Remove(filepath.Join(s.cfg.NetNS, "pod")))
+		s.must(s.look(true))
+		s.clean()
+	})
+}
+
+// One of an earlier version's pods.
+func TestNotGuardedYet(t *testing.T) {
+	eachMode(t, func(s *sandbox) {
+		lost := s.Interface
+		lost.ContainerID, lost.NetNS = "c2", ""
+		s.Sync([]Interface{s.Interface, lost})
+		if err := s.look(true); err == nil || !strings.Contains(err.Error(), `network namespace "" is not in /run/netns`) {
+			s.Error(err)
+		}
+		s.want(true)
+		if got := s.States(); got["guarded"] != 1 || got["failed"] != 1 {
+			s.Error(got)
+		}
+	})
+}
+
+// What takes a guard off is mended by the next look, and where the pod may do that it is the pod.
+func TestMended(t *testing.T) {
+	eachMode(t, func(s *sandbox) {
+		s.must(s.Attach(s.Interface))
+		s.must(s.look(true))
+		s.want(true)
+		if s.cfg.Clsact {
+			s.pod.Do(func() {
+				s.must(netlink.QdiscDel(&netlink.GenericQdisc{QdiscType: "clsact", QdiscAttrs: netlink.QdiscAttrs{LinkIndex: s.link().Attrs().Index,
+					Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}}))
+			})
+		} else {
+			l, err := link.LoadPinnedLink(filepath.Join(s.cfg.PinDir, "guards1", fmt.Sprintf("%d-%d", s.Interfaces()[0].Cookie, s.Interfaces()[0].Index)), nil)
+			s.must(err)
+			s.must(l.Detach())
+			s.must(l.Close())
+		}
+		s.want(false)
+		s.must(s.look(true))
+		s.want(true)
+	})
+}
+
+// A pod hides its link under another name. Where that is all that the agent knows it by, it stays guarded.
+func TestRenamed(t *testing.T) {
+	eachMode(t, func(s *sandbox) {
+		s.must(s.Attach(s.Interface))
+		s.must(s.look(true))
+		rename := func(from, to string) {
+			s.pod.Do(func() {
+				l, err := netlink.LinkByName(from)
+				s.must(err)
+				s.must(errors.Join(netlink.LinkSetDown(l), netlink.LinkSetName(l, to)))
+			})
+		}
+		rename("eth0", "hidden")
+		for range 2 {
+			if err := s.look(true); (err != nil) != s.cfg.Clsact {
+				s.Errorf("look: %v", err)
+			}
+		}
+		rename("hidden", "eth0")
+		s.want(true)
+	})
+}
+
+func TestUnguarded(t *testing.T) {
+	eachMode(t, func(s *sandbox) {
+		s.must(s.Attach(s.Interface)) // a first try of the ADD
+		s.must(s.look(true))
+		s.Guarded = false
+		s.must(s.Attach(s.Interface))
+		s.want(false)
+		s.states("unguarded", 1)
+		if s.pins() > 0 || len(s.Interfaces()) != 1 {
+			s.Errorf("%d links, located %v", s.pins(), s.Interfaces())
+		}
+		s.must(os.Remove(filepath.Join(s.cfg.NetNS, "pod")))
+		s.must(s.look(true))
+		s.clean()
+	})
+}
+
+func TestRefusedIsTold(t *testing.T) {
+	s := newSandbox(t, false)
+	s.must(s.Attach(s.Interface))
+	s.must(s.look(true))
+	for range 3 {
+		s.passes("10.1.0.12")
+	}
+	s.must(s.look(true))
+	s.passes("10.1.0.12")
+	s.must(s.look(true)) // too soon
+	if diff := cmp.Diff([]uint64{3}, s.refused); diff != "" {
+		t.Errorf("told (-want +got):\n%s", diff)
+	}
+	s.known[key{"c1", "eth0"}].told = s.known[key{"c1", "eth0"}].told.Add(-tellEvery)
+	s.must(s.look(true))
+	if diff := cmp.Diff([]uint64{3, 1}, s.refused); diff != "" {
+		t.Errorf("told (-want +got):\n%s", diff)
+	}
+	counters, err := s.Counters()
+	if err != nil || counters["source_ipv4"] < 4 {
+		t.Error(counters, err)
+	}
+}
+
+func TestAttachFails(t *testing.T) {
+	s := newSandbox(t, false)
+	for netNS, want := range map[string]string{
+		"/proc/1/ns/net":     "not in /run/netns",
+		"/run/netns/":        "not in /run/netns",
+		"/run/netns/another": "is gone",
+		"/run/netns/pod":     "interface net7 is gone",
+	} {
+		i := s.Interface
+		i.NetNS, i.Name = netNS, "net7"
+		if err := s.Attach(i); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", netNS, err, want)
+		}
+	}
+	s.states("failed", 1)
+}
