@@ -4,6 +4,7 @@
 //	go test ./tests/e2e -count=1                        a lab of its own, brought up and taken down (make test-e2e does this)
 //	go test ./tests/e2e -count=1 -keep                  the same, but the lab stays
 //	go test ./tests/e2e -count=1 -reuse -run TestZones  on the lab that stayed, with the Berth that is installed there
+//	go test ./tests/e2e -count=1 -proxy-mode none -run TestOwnProxy    on a lab without kube-proxy
 //
 // Tests that disturb a whole node run one after the other. Those that call newSpace alone run side by side, after them.
 package e2e
@@ -27,6 +28,7 @@ var (
 	labName = flag.String("lab", "berthe2e", "name of the lab, at most 10 lower-case letters and digits")
 	labDir  = flag.String("lab-dir", "", "where the lab keeps its parts (default: .lab of the checkout)")
 	keep    = flag.Bool("keep", false, "leave the lab up")
+	proxies = flag.String("proxy-mode", "nftables", "nftables, iptables or none: kube-proxy of the lab that is brought up")
 	reuse   = flag.Bool("reuse", false, "take the lab that is up, and the Berth installed on it; leave it up")
 )
 
@@ -121,9 +123,10 @@ func setUp(ctx context.Context, l *lab) error {
 	manifest := filepath.Join(l.root, "deploy", "install.yaml")
 	for _, step := range []*exec.Cmd{
 		l.command(ctx, "down"), // what a run that was killed has left
-		l.command(ctx, "up"),
+		l.command(ctx, "up", "--proxy-mode", *proxies),
 		l.command(ctx, "load", filepath.Join(l.root, "dist", "image.tar")),
 		l.kubectl(ctx, "apply", "-f", manifest),
+		l.findAPI(ctx),
 		l.kubectl(ctx, "-n", berthNamespace, "rollout", "status", "daemonset/"+agentName, "--timeout=2m"),
 		l.kubectl(ctx, "-n", berthNamespace, "rollout", "status", "deployment/"+controllerName, "--timeout=2m"),
 	} {
@@ -138,6 +141,16 @@ func setUp(ctx context.Context, l *lab) error {
 		fmt.Printf("e2e: %s (%s)\n", what, time.Since(begin).Round(100*time.Millisecond))
 	}
 	return nil
+}
+
+// findAPI has Berth reach the API server without Services, as docs/operations.md says, where nodes have no kube-proxy.
+func (l *lab) findAPI(ctx context.Context) *exec.Cmd {
+	if *proxies != "none" {
+		return exec.CommandContext(ctx, "true")
+	}
+	const script = `at=$("$0" --kubeconfig "$1" get endpointslices kubernetes -o jsonpath='KUBERNETES_SERVICE_HOST={.endpoints[0].addresses[0]} KUBERNETES_SERVICE_PORT={.ports[0].port}') &&
+exec "$0" --kubeconfig "$1" -n "$2" set env daemonset/berth-agent deployment/berth-controller $at`
+	return exec.CommandContext(ctx, "sh", "-c", script, filepath.Join(l.dir, "bin", "kubectl"), l.kubeconfig(), berthNamespace)
 }
 
 // given says whether a flag is on the command line.
