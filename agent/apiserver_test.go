@@ -46,10 +46,11 @@ type rig struct {
 	name    string // of the node, the namespace and the network; prefix of pools
 	socket  string
 	path    *fakePath
-	conf    Config                 // what a test wants other than usual
-	stop    func()                 // the agent
-	node    string                 // "": name
-	owner   *metav1.OwnerReference // of the next pods
+	conf    Config                    // what a test wants other than usual
+	stop    func()                    // the agent
+	node    string                    // "": name
+	guards  func(*Agent) sourceGuards // of the next agent; nil for none
+	owner   *metav1.OwnerReference    // of the next pods
 }
 
 // newRig with pools: each line is "name: spec" in YAML, without its network.
@@ -161,6 +162,9 @@ func (r *rig) launch() {
 	}
 	if err != nil {
 		r.Fatal(err)
+	}
+	if r.guards != nil {
+		a.guards = r.guards(a)
 	}
 	r.Agent = a
 	ctx, cancel := context.WithCancel(context.Background())
