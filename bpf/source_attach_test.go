@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"net/netip"
+	"os"
 	"os/exec"
 	"testing"
 	"time"
@@ -194,5 +195,57 @@ func TestRemoveSourceGuard(t *testing.T) {
 			}
 		}
 		l.must(RemoveSourceGuard(l.cfg.PinDir))
+	})
+}
+
+// What a pod's kernel sends by itself passes: ARP, neighbour discovery, listener reports, router solicitations, duplicate address
+// detection, TCP and UDP. Nothing at all is refused.
+func TestGuardedPodReachesNode(t *testing.T) {
+	eachMode(t, func(l *lab) {
+		g := newGuarded(l)
+		s := l.attach()
+		l.pod.Do(func() {
+			l.must(g.Guard(g.at))
+			_, _, err := g.Settle(g.at)
+			l.must(err)
+			link := l.link("eth0") // begins anew under the guard, with duplicate address detection
+			l.must(netlink.LinkSetDown(link))
+			for key, value := range map[string]string{"all/accept_dad": "1", "eth0/accept_dad": "1", "eth0/disable_ipv6": "1"} {
+				l.must(os.WriteFile("/proc/sys/net/ipv6/conf/"+key, []byte(value), 0))
+			}
+			l.must(os.WriteFile("/proc/sys/net/ipv6/conf/eth0/disable_ipv6", []byte("0"), 0))
+			l.must(netlink.LinkSetUp(link))
+			l.addAddress("eth0", pod6)
+			l.addRoute("eth0", Gateway4, netip.Addr{})
+			l.addRoute("eth0", node4, Gateway4)
+			for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+				addrs, err := netlink.AddrList(link, netlink.FAMILY_V6)
+				l.must(err)
+				tentative := len(addrs) < 2
+				for _, a := range addrs {
+					tentative = tentative || a.Flags&unix.IFA_F_TENTATIVE != 0
+				}
+				if !tentative {
+					break
+				}
+				if time.Now().After(end) {
+					l.Fatalf("addresses are not usable: %v", addrs)
+				}
+			}
+			l.addRoute("eth0", node6, Gateway6)
+		})
+		for _, at := range []netip.Addr{node4, node6} {
+			if err := roundTrip(l.echo(at)); err != nil {
+				got, _ := s.Counters()
+				l.Errorf("pod to %s: %v (%v)", at, err, got)
+			}
+		}
+		refused, err := g.SourceGuard.Counters()
+		l.must(err)
+		for reason, n := range refused {
+			if n > 0 {
+				l.Errorf("%d frames refused: %s", n, reason)
+			}
+		}
 	})
 }
