@@ -17,7 +17,7 @@ func TestSourceGuard(t *testing.T) {
 	pool := s.pool("pool", s.ranges("a", 1, 20))
 	required := s.pool("required", s.ranges("a", 21, 30), func(p *v1alpha1.IPPoolSpec) { p.SourceGuard = v1alpha1.SourceGuardRequired })
 	s.underlay("underlay", nil)
-	peer := s.start("peer", onNode(nodeB), secondOf(pool))
+	peer := s.start("peer", onNode(nodeA), secondOf(pool)) // zones are segments of their own
 	lease := func(p *corev1.Pod) netip.Addr {
 		addrs, _ := s.boundTo(p, "net1")
 		for _, a := range addrs {
@@ -41,16 +41,18 @@ func TestSourceGuard(t *testing.T) {
 		p := s.start(name, append(tt.notes, onNode(nodeA))...)
 		own := lease(p)
 		other := s.addr4("a", 200+len(name))
-		ping := func(from string) error {
-			_, err := nodeA.try("sh", "-c", fmt.Sprintf(`for ns in /run/netns/cni-*; do
+		asked := func(from netip.Addr) error {
+			nodeA.run(t, "sh", "-c", fmt.Sprintf(`for ns in /run/netns/cni-*; do
 				nsenter --net=$ns ip -o address show dev net1 2>/dev/null | grep -q ' %s/' || continue
 				nsenter --net=$ns ip address replace %s/16 dev net1
-				exec nsenter --net=$ns ping -c 2 -W 2 -I %s %s
-			done; exit 9`, own, from, from, to))
+				nsenter --net=$ns ip route replace %s dev net1 src %[2]s
+				exit
+			done; exit 9`, own, from, to))
+			_, err := s.exec(p, "testapp", "udp", netip.AddrPortFrom(to, 8081).String())
 			return err
 		}
-		eventually(t, patience, name+" reaches its peer", func(context.Context) error { return ping(own.String()) })
-		if err := ping(other.String()); (err == nil) != tt.forge {
+		eventually(t, patience, name+" reaches its peer", func(context.Context) error { return asked(own) })
+		if err := asked(other); (err == nil) != tt.forge {
 			t.Errorf("%s as another: %v", name, err)
 		}
 	}
