@@ -65,6 +65,7 @@ type servicePath interface {
 	OnSighting(func(path.Sighting))
 	SetWatched(map[string]path.Watched)
 	Steered() []netip.Prefix
+	Wanted() *path.Wanted
 	Sightings() (map[string]map[string]uint64, error)
 	Counters() (map[string]map[string]uint64, error)
 }

@@ -363,6 +363,7 @@ func (f *fakePath) SetPrefixes(path.Prefixes)     {}
 func (f *fakePath) SetMultihomed([]netip.Addr)    {}
 func (f *fakePath) OnLinks(func([]string) error)  {}
 func (f *fakePath) Steered() []netip.Prefix       { return f.steered }
+func (f *fakePath) Wanted() *path.Wanted          { return nil }
 func (f *fakePath) Counters() (map[string]map[string]uint64, error) {
 	return map[string]map[string]uint64{"vmac2": {"steered": 7}}, nil
 }

@@ -22,5 +22,6 @@ func (noPath) Sync(context.Context, []path.Endpoint) error                { retu
 func (noPath) SetWatched(map[string]path.Watched)                         {}
 func (noPath) OnSighting(func(path.Sighting))                             {}
 func (noPath) Steered() []netip.Prefix                                    { return nil }
+func (noPath) Wanted() *path.Wanted                                       { return nil }
 func (noPath) Sightings() (counts map[string]map[string]uint64, _ error)  { return nil, nil }
 func (noPath) Counters() (counters map[string]map[string]uint64, _ error) { return nil, nil }

@@ -37,6 +37,7 @@ func (a *Agent) serve(ctx context.Context) error {
 	} {
 		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) { a.handle(w, r, verb) })
 	}
+	mux.HandleFunc("GET "+delegate.PathState, a.tellState)
 
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	ended := make(chan struct{})

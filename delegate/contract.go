@@ -11,6 +11,8 @@
 //	/v1/status  {}                                      50 the agent cannot serve
 //	/v1/gc      {}                                      7, 11, 106
 //
+// Besides, GET /v1/state answers berth-agent doctor what the agent wants of its node (agent/state).
+//
 // A failure is any other HTTP status with a CNI error object {code, msg, details} as its body; the message says what to do.
 // The plugin hands it on as it is. If the agent does not answer, the plugin fails with 11 (50 for STATUS).
 //
@@ -76,6 +78,9 @@ const (
 
 	CodeNotAvailable = plugin.CodeNotAvailable
 )
+
+// PathState is what the plugin does not know.
+const PathState = "/v1/state"
 
 // CNI error codes of Berth's own. Codes from 100 are free for plugins (CNI spec 1.1.0, section "Error").
 const (

@@ -75,6 +75,16 @@ func TestVerdicts(t *testing.T) {
 	same(t, operations+", verdicts", append(bpf.Reasons(), bpf.Refusals()...), slices.Collect(maps.Keys(listed)))
 }
 
+// TestDoctor: the checks by name.
+func TestDoctor(t *testing.T) {
+	in := all(regexp.MustCompile(`\tcheck\w+\s+= "(\w+)"`), source(t, "../agent/path", "../agent/doctor"))
+	var listed []string
+	for _, row := range table(section(t, operations, "Doctor")) {
+		listed = append(listed, all(regexp.MustCompile("`(\\w+)`"), row[0])...)
+	}
+	same(t, operations+", doctor", in, listed)
+}
+
 func TestSocketEvents(t *testing.T) {
 	var listed []string
 	for _, row := range table(section(t, architecture, "Fast mode")) {

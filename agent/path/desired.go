@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -146,6 +147,22 @@ func desiredClasses(p Prefixes, own []ownAddress) map[netip.Prefix]bpf.Class {
 		}
 	}
 	return classes
+}
+
+// desiredRuleset is the content of Berth's table.
+func desiredRuleset(p Prefixes, multihomed []netip.Addr, own []ownAddress, vmacs iter.Seq[*vmac]) ruleset {
+	want := ruleset{local: p.LocalPods, multihomed: multihomed}
+	for v := range vmacs {
+		want.vmacs = append(want.vmacs, v.name)
+		for _, any := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+			if source := sourceFor(any, own, v.parentIndex); source.IsValid() {
+				want.sources = append(want.sources, vmacSource{v.name, source})
+			}
+		}
+	}
+	slices.Sort(want.vmacs)
+	slices.SortFunc(want.sources, vmacSource.compare)
+	return want
 }
 
 // normalized checks prefixes and clears their host bits, so that they compare.

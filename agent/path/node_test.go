@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/berthdev/berth/agent/proxy"
+	"github.com/berthdev/berth/agent/report"
 	"github.com/berthdev/berth/service"
 	"github.com/berthdev/berth/tests/netns"
 	"golang.org/x/sys/unix"
@@ -53,6 +54,7 @@ type response struct {
 	Steered  []netip.Prefix
 	Counters map[string]map[string]uint64
 	Sighted  []Sighting
+	Found    []report.Finding
 	Took     time.Duration
 }
 
@@ -127,6 +129,10 @@ func agentMain(config string) error {
 			for _, s := range req.Services {
 				err = errors.Join(err, serving.Set(s))
 			}
+		case "examine":
+			res.Found, err = Examine(cfg, p.Wanted())
+		case "examine alone":
+			res.Found, err = Examine(cfg, nil)
 		case "sightings":
 			res.Counters, err = p.Sightings()
 		case "counters":

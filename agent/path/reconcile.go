@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"net/netip"
 	"slices"
 
 	"github.com/berthdev/berth/bpf"
@@ -135,17 +134,7 @@ func (p *Path) mendProgram(v *vmac) error {
 
 // translate brings the nftables table up to date.
 func (p *Path) translate() error {
-	want := ruleset{local: p.prefixes.LocalPods, multihomed: p.multihomed}
-	for _, v := range p.vmacs {
-		want.vmacs = append(want.vmacs, v.name)
-		for _, any := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
-			if source := sourceFor(any, p.own, v.parentIndex); source.IsValid() {
-				want.sources = append(want.sources, vmacSource{v.name, source})
-			}
-		}
-	}
-	slices.Sort(want.vmacs)
-	slices.SortFunc(want.sources, vmacSource.compare)
+	want := desiredRuleset(*p.prefixes, p.multihomed, p.own, maps.Values(p.vmacs))
 	changed, err := masquerade(want)
 	if changed {
 		p.log.Info("nftables table replaced", "table", "inet berth", "links", want.vmacs, "local pods", want.local)

@@ -123,6 +123,7 @@ func command() *cobra.Command {
 				path.Cleanup(path.Config{NodeName: cfg.NodeName, PinDir: cfg.PinDir}, log), proxy.Remove())
 		},
 	})
+	cmd.AddCommand(doctorCommand(&cfg, &servicePath, f))
 	return cmd
 }
 

@@ -1,8 +1,9 @@
-// Command kubectl-berth shows what is free, and who holds or last held an address: "kubectl berth".
+// Command kubectl-berth shows what is free, who holds or last held an address, and what is wrong with the way to Services: "kubectl berth".
 package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -31,6 +32,7 @@ type env struct {
 	out     io.Writer
 	now     func() time.Time
 	connect func() (reader, error)
+	reach   func() (cluster, error)
 }
 
 func main() {
@@ -39,11 +41,15 @@ func main() {
 	var kubeconfig, kubecontext string
 	e := &env{out: os.Stdout, now: time.Now}
 	e.connect = func() (reader, error) { return connect(kubeconfig, kubecontext) }
+	e.reach = func() (cluster, error) { return reach(kubeconfig, kubecontext) }
 	cmd := command(e)
 	cmd.PersistentFlags().StringVar(&kubeconfig, "kubeconfig", "", "kubeconfig file; default: as kubectl finds it")
 	cmd.PersistentFlags().StringVar(&kubecontext, "context", "", "context of the kubeconfig")
-	if err := cmd.ExecuteContext(ctx); err != nil {
+	err := cmd.ExecuteContext(ctx)
+	if err != nil && !errors.Is(err, errWrong) {
 		fmt.Fprintln(os.Stderr, "error:", err)
+	}
+	if err != nil {
 		os.Exit(1)
 	}
 }
@@ -51,14 +57,14 @@ func main() {
 func command(e *env) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "kubectl-berth",
-		Short:         "Addresses of pods: pools, leases and holders",
+		Short:         "Addresses of pods: pools, leases and holders; and their way to Services",
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl berth"},
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
 	root.SetOut(e.out)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(poolsCommand(e), leasesCommand(e), whoCommand(e), &cobra.Command{
+	root.AddCommand(poolsCommand(e), leasesCommand(e), whoCommand(e), doctorCommand(e), &cobra.Command{
 		Use:   "version",
 		Short: "Version of this program",
 		Args:  cobra.NoArgs,
@@ -76,14 +82,30 @@ type server struct {
 }
 
 func connect(kubeconfig, kubecontext string) (reader, error) {
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = kubeconfig
-	overrides := &clientcmd.ConfigOverrides{CurrentContext: kubecontext}
-	rc, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides).ClientConfig()
+	rc, err := clientConfig(kubeconfig, kubecontext).ClientConfig()
 	if err != nil {
 		return nil, err
 	}
 	return newServer(rc)
+}
+
+func reach(kubeconfig, kubecontext string) (cluster, error) {
+	config := clientConfig(kubeconfig, kubecontext)
+	rc, err := config.ClientConfig()
+	if err != nil {
+		return nil, err
+	}
+	namespace, _, err := config.Namespace()
+	if err != nil {
+		return nil, err
+	}
+	return newKube(rc, namespace)
+}
+
+func clientConfig(kubeconfig, kubecontext string) clientcmd.ClientConfig {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = kubeconfig
+	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: kubecontext})
 }
 
 func newServer(rc *rest.Config) (*server, error) {

@@ -1,0 +1,84 @@
+//go:build linux
+
+package path
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables"
+
+	"github.com/berthdev/berth/agent/report"
+)
+
+// wantedRuleset is false if nobody knows it.
+func (s *scene) wantedRuleset() (ruleset, bool) {
+	if s.want == nil || s.want.Prefixes == nil {
+		return ruleset{}, false
+	}
+	there := maps.Clone(s.vmacs)
+	maps.DeleteFunc(there, func(_ string, v *sight) bool { return v.link == nil })
+	return desiredRuleset(*s.want.Prefixes, s.want.Multihomed, s.own, func(yield func(*vmac) bool) {
+		for _, v := range there {
+			if !yield(v.vmac) {
+				return
+			}
+		}
+	}), true
+}
+
+func (s *scene) examineTable() ([]report.Finding, error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return nil, fmt.Errorf("nftables: %w", err)
+	}
+	have, err := readTable(conn)
+	if err != nil {
+		return nil, fmt.Errorf("nftables: read table inet berth: %w", err)
+	}
+	want, known := s.wantedRuleset()
+	if !known {
+		return nil, nil
+	}
+	should := expected(want)
+	var found []report.Finding
+	add := func(format string, args ...any) {
+		found = append(found, bad(checkTable, mended, "table inet berth: %s", fmt.Sprintf(format, args...)))
+	}
+	switch {
+	case len(want.vmacs) == 0 && !have.equal(should):
+		add("it is there, and no vmac is")
+	case len(want.vmacs) > 0 && have.equal(tableState{}):
+		add("it does not exist: what pods send to Services is not masqueraded, and answers do not come back")
+	default:
+		if !slices.Equal(have.links, should.links) {
+			add("set vmacs has %q, not %q", have.links, should.links)
+		}
+		if !slices.Equal(have.multihomed, should.multihomed) {
+			add("the sets of multihomed pods have %v, not %v", have.multihomed, should.multihomed)
+		}
+		for _, c := range []struct {
+			name         string
+			have, should []string
+		}{{"postrouting", have.postrouting, should.postrouting}, {"output", have.output, should.output}} {
+			if !slices.Equal(c.have, c.should) {
+				add("chain %s has %d rules that are not the %d wanted", c.name, len(c.have), len(c.should))
+			}
+		}
+	}
+	return orOK(found, checkTable, "table inet berth: %d rules for %q", len(have.postrouting)+len(have.output), have.links), nil
+}
+
+func (s *scene) examineForward() ([]report.Finding, error) {
+	chains, err := droppingForward()
+	if err != nil {
+		return nil, err
+	}
+	if len(chains) > 0 && len(s.vmacs) > 0 {
+		return []report.Finding{warn(checkForward, `if pods do not reach Services on other nodes, have it accept what comes in by, or leaves to, "vmac*"`,
+			"a firewall drops what it forwards unless a rule accepts it: chain %s", strings.Join(chains, ", "))}, nil
+	}
+	return []report.Finding{ok(checkForward, "no chain of nftables or iptables-nft drops forwarded packets by default")}, nil
+}

@@ -1,0 +1,73 @@
+//go:build linux
+
+// Package state is what a running agent tells of itself on its socket, to berth-agent doctor: what it wants of
+// its node, which that compares with what is there.
+package state
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"strings"
+
+	"github.com/berthdev/berth/agent/path"
+	"github.com/berthdev/berth/delegate"
+)
+
+// State of an agent. It is internal to one version of Berth.
+type State struct {
+	Node       string       `json:"node"`
+	Ready      bool         `json:"ready"`
+	Path       *path.Wanted `json:"path,omitempty"` // nil: without service path
+	Interfaces []Interface  `json:"interfaces"`     // of pods of this node, that hold a lease
+}
+
+// Interface of a pod.
+type Interface struct {
+	Namespace string       `json:"namespace"`
+	Pod       string       `json:"pod"`
+	UID       string       `json:"uid,omitempty"`
+	Name      string       `json:"name"`             // in the pod
+	NetNS     string       `json:"netns,omitempty"`  // CNI_NETNS; empty if it is not known
+	Parent    string       `json:"parent,omitempty"` // empty: not a macvlan child in bridge mode
+	MAC       string       `json:"mac,omitempty"`
+	Network   string       `json:"network"`
+	Addresses []netip.Addr `json:"addresses"`
+}
+
+// NetNSFile is where a process that sees /run/netns finds the namespace; "" if the agent does not know one that it may see.
+func (i Interface) NetNSFile() string {
+	dir, name := filepath.Split(i.NetNS)
+	if dir = strings.TrimPrefix(dir, "/var"); dir != "/run/netns/" || name == "" {
+		return ""
+	}
+	return dir + name
+}
+
+// Ask the agent on the socket.
+func Ask(ctx context.Context, socket string) (*State, error) {
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://berth"+delegate.PathState, nil)
+	if err != nil {
+		return nil, err
+	}
+	res, err := transport.RoundTrip(req)
+	if err != nil {
+		return nil, fmt.Errorf("the agent does not answer on %s: %w", socket, err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("the agent answers %s on %s: it is of another version", res.Status, delegate.PathState)
+	}
+	s := &State{}
+	if err := json.NewDecoder(res.Body).Decode(s); err != nil {
+		return nil, fmt.Errorf("what the agent tells of itself: %w", err)
+	}
+	return s, nil
+}
