@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -445,4 +446,36 @@ func TestReleaseHeardOnceIsNotTakenBack(t *testing.T) {
 	if e := r.journal.Known("s2", "net1", p.UID); e != nil {
 		t.Errorf("the pod's next sandbox would be given %v, which the API has as free", e.Leases[0].Spec.Address)
 	}
+}
+
+// While an ADD of a pod's newer sandbox is under way, replay does not have the API bind the earlier one: it would take back what the
+// newer one gets.
+func TestReplayTakesNothingBack(t *testing.T) {
+	r := newJournalRig(t, onePool)
+	one := r.pod("one", "berth.dev/ippool=$a")
+	at := r.add(one, "s1", "net1")
+	r.faults.SetAway(true)
+	r.add(one, "s2", "net1")
+	end := sync.OnceFunc(r.lock.lock(string(one.UID), "net1")) // as the ADD of s3
+	defer end()
+	r.faults.SetAway(false)
+	done := make(chan error, 1)
+	go func() { done <- r.replayRebind(t.Context(), r.journal.Interface("s2", "net1").Holder) }()
+	select {
+	case err := <-done:
+		t.Fatalf("not waited for: %v", err)
+	case <-time.After(300 * time.Millisecond):
+	}
+	h := r.journal.Interface("s2", "net1").Holder
+	h.ContainerID = "s3"
+	if _, err := r.journal.Adopt(h, ""); err != nil {
+		t.Fatal(err)
+	}
+	end()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	r.settled()
+	addresses := strings.Fields(at)
+	r.wantBound(addresses[0]+" one/net1/s3", addresses[1]+" one/net1/s3")
 }

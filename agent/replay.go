@@ -95,9 +95,11 @@ func (a *Agent) free(ctx context.Context, r *journal.Release, release freeing, f
 	return err
 }
 
-// replayRebind has the API know the sandbox that has the leases.
+// replayRebind has the API know the sandbox that has the leases. An ADD of a newer sandbox of the pod waits for it: else this would take
+// back what that one has by then.
 func (a *Agent) replayRebind(ctx context.Context, h v1alpha1.LeaseHolder) error {
 	defer a.lock.lock(h.ContainerID, h.Interface)()
+	defer a.lock.lock(string(h.UID), h.Interface)()
 	ctx, cancel := context.WithTimeout(ctx, undoTimeout)
 	defer cancel()
 	e := a.journal.Interface(h.ContainerID, h.Interface)
