@@ -26,20 +26,24 @@ type fakeProxy struct {
 	table  bool
 }
 
-func (f *fakeProxy) Set(s service.Service) error {
+func (f *fakeProxy) Set(all ...service.Service) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.table, f.served[s.Name] = true, 0
-	for _, p := range s.Ports {
-		f.served[s.Name] += len(p.Backends)
+	for _, s := range all {
+		f.table, f.served[s.Name] = true, 0
+		for _, p := range s.Ports {
+			f.served[s.Name] += len(p.Backends)
+		}
 	}
 	return nil
 }
 
-func (f *fakeProxy) Delete(name string) error {
+func (f *fakeProxy) Delete(names ...string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.served, name)
+	for _, name := range names {
+		delete(f.served, name)
+	}
 	return nil
 }
 
@@ -47,10 +51,7 @@ func (f *fakeProxy) Sync(all []service.Service) error {
 	f.mu.Lock()
 	f.table, f.served = true, map[string]int{}
 	f.mu.Unlock()
-	for _, s := range all {
-		_ = f.Set(s)
-	}
-	return nil
+	return f.Set(all...)
 }
 
 func (f *fakeProxy) Remove() error {
@@ -136,7 +137,7 @@ func TestServing(t *testing.T) {
 				if reason == "" {
 					reason = "undecided"
 				}
-				if s.running() {
+				if s.running(s.proxied) {
 					deadline := time.Now().Add(20 * time.Second)
 					for _, n := serves.state(); n != 1; _, n = serves.state() {
 						if time.Now().After(deadline) {

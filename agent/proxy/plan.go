@@ -65,7 +65,7 @@ func (w *wanted) put(s service.Service) touched {
 }
 
 func (w *wanted) remove(name string) touched {
-	t := touched{map[service.Frontend]bool{}, map[netip.Addr]bool{}, map[string]bool{}, map[string]bool{}}
+	t := newTouched()
 	s, ok := w.services[name]
 	if !ok {
 		return t
@@ -106,6 +106,18 @@ type touched struct {
 	addresses map[netip.Addr]bool
 	chains    map[string]bool // that it had
 	sticky    map[string]bool // that it had
+}
+
+func newTouched() touched {
+	return touched{map[service.Frontend]bool{}, map[netip.Addr]bool{}, map[string]bool{}, map[string]bool{}}
+}
+
+// add what another change touches.
+func (t touched) add(o touched) {
+	maps.Copy(t.frontends, o.frontends)
+	maps.Copy(t.addresses, o.addresses)
+	maps.Copy(t.chains, o.chains)
+	maps.Copy(t.sticky, o.sticky)
 }
 
 // change is carried out in one transaction, so that each connection meets the Service as it was or as it is.

@@ -89,18 +89,26 @@ func (p *Proxy) Sync(all []service.Service) error {
 	return p.reconcile(touched{})
 }
 
-// Set one Service, new or not. An error leaves it wanted: the next call, or Run, tries again.
-func (p *Proxy) Set(s service.Service) error {
+// Set Services, new or not. An error leaves them wanted: the next call, or Run, tries again.
+func (p *Proxy) Set(all ...service.Service) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.reconcile(p.want.put(s))
+	t := newTouched()
+	for _, s := range all {
+		t.add(p.want.put(s))
+	}
+	return p.reconcile(t)
 }
 
-// Delete one Service by its name. One that is not there is no error.
-func (p *Proxy) Delete(name string) error {
+// Delete Services by their names. One that is not there is no error.
+func (p *Proxy) Delete(names ...string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.reconcile(p.want.remove(name))
+	t := newTouched()
+	for _, name := range names {
+		t.add(p.want.remove(name))
+	}
+	return p.reconcile(t)
 }
 
 // Run mends the table and moves UDP flows until ctx ends. The table outlives it.

@@ -24,13 +24,15 @@ const (
 // nothing is a sink that takes no time.
 type nothing struct{ set chan string }
 
-func (n nothing) Set(s service.Service) error {
-	if n.set != nil {
-		n.set <- s.Name
+func (n nothing) Set(all ...service.Service) error {
+	for _, s := range all {
+		if n.set != nil {
+			n.set <- s.Name
+		}
 	}
 	return nil
 }
-func (nothing) Delete(string) error          { return nil }
+func (nothing) Delete(...string) error       { return nil }
 func (nothing) Sync([]service.Service) error { return nil }
 
 func serviceNumber(i int) *corev1.Service {

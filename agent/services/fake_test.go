@@ -47,8 +47,21 @@ func (f *fakeSink) do(name string, what func()) error {
 	return nil
 }
 
-func (f *fakeSink) Set(s service.Service) error { return f.do(s.Name, func() { f.has[s.Name] = s }) }
-func (f *fakeSink) Delete(name string) error    { return f.do(name, func() { delete(f.has, name) }) }
+func (f *fakeSink) Set(all ...service.Service) error {
+	var errs []error
+	for _, s := range all {
+		errs = append(errs, f.do(s.Name, func() { f.has[s.Name] = s }))
+	}
+	return errors.Join(errs...)
+}
+
+func (f *fakeSink) Delete(names ...string) error {
+	var errs []error
+	for _, name := range names {
+		errs = append(errs, f.do(name, func() { delete(f.has, name) }))
+	}
+	return errors.Join(errs...)
+}
 
 func (f *fakeSink) Sync(all []service.Service) error {
 	return f.do("", func() {
@@ -123,9 +136,11 @@ func settle(t failer, s *Services) {
 		busy := false
 		for _, k := range s.sinks {
 			for k.queue.Len() > 0 {
-				name, _ := k.queue.Get()
-				k.carryOut(name)
-				k.queue.Done(name)
+				names := k.waiting()
+				k.carryOut(names...)
+				for _, name := range names {
+					k.queue.Done(name)
+				}
 				busy = true
 			}
 			s.state.mu.Lock()

@@ -5,8 +5,8 @@
 //
 // Only what package service reads is kept of an object (10,000 Services with 50,000 endpoints: see BenchmarkMemory), from the first list
 // on. A change puts the name of its Service, and of those whose frontends it takes or frees, into each sink's queue; a name that
-// is there already is not put twice. Who takes it out builds the Service as it is then. So a sink is never given what is old, bursts
-// cost one call, and a sink that fails or is slow delays no other:
+// is there already is not put twice. Who takes them out builds the Services as they are then. So a sink is never given what is old, bursts
+// cost few calls, and a sink that fails or is slow delays no other:
 //
 //	event                             built anew
 //	Service                           itself; others that got or lost a frontend by it
@@ -21,6 +21,7 @@ package services
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -39,10 +40,10 @@ import (
 // Sink carries out what Services mean. Its methods are called by one goroutine, of that sink. What it is given it may keep, but not
 // change: parts are shared.
 type Sink interface {
-	// Set one Service, new or changed. After an error it is tried again, with what the Service is by then.
-	Set(service.Service) error
-	// Delete the Service of that name; one that the sink does not have is success.
-	Delete(name string) error
+	// Set Services, new or changed. After an error they are tried again, one by one, and then with what each is by then.
+	Set(...service.Service) error
+	// Delete the Services of these names; one that the sink does not have is success.
+	Delete(names ...string) error
 	// Sync says all that there is, once, before anything else: what the sink has of an earlier run and is not in it has to go.
 	Sync([]service.Service) error
 }
@@ -69,6 +70,10 @@ func New(client kubernetes.Interface, node string, sinks map[string]Sink, log *s
 // SetPools says which pools there are, whenever one is new, edited or deleted. Nothing is handed over before the first call, since it
 // would be again after it.
 func (s *Services) SetPools(pools []*ipam.Pool) { s.state.setPools(pools) }
+
+// OnNodes has f told of the addresses of all nodes, at first and whenever they change. It is to be called before Run; f must not call
+// back.
+func (s *Services) OnNodes(f func([]netip.Addr)) { s.state.onNodes = f }
 
 // Ready says whether all sinks have been given everything once.
 func (s *Services) Ready() bool { return int(s.synced.Load()) == len(s.sinks) }

@@ -2,6 +2,7 @@ package services
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -92,13 +93,30 @@ func (k *sink) run(ctx context.Context, synced func()) error {
 	synced()
 	defer context.AfterFunc(ctx, k.queue.ShutDown)()
 	for {
-		name, down := k.queue.Get()
-		if down || ctx.Err() != nil {
+		names := k.waiting()
+		if len(names) == 0 || ctx.Err() != nil {
 			return ctx.Err()
 		}
-		k.carryOut(name)
-		k.queue.Done(name)
+		k.carryOut(names...)
+		for _, name := range names {
+			k.queue.Done(name)
+		}
 	}
+}
+
+// most Services that a sink is given at once.
+const most = 512
+
+// waiting are the names in the queue, once there is one; none if it is shut down.
+func (k *sink) waiting() (names []string) {
+	for len(names) == 0 || len(names) < most && k.queue.Len() > 0 {
+		name, down := k.queue.Get()
+		if down {
+			break
+		}
+		names = append(names, name)
+	}
+	return names
 }
 
 // sync says all that there is. What changes meanwhile is in the queue.
@@ -118,47 +136,80 @@ func (k *sink) sync() error {
 	return nil
 }
 
-// carryOut what a Service is now.
-func (k *sink) carryOut(name string) {
-	k.state.mu.Lock()
-	e := k.state.services[name]
-	since := k.since[name]
-	delete(k.since, name)
-	if e == nil {
-		k.state.mu.Unlock()
-		return
-	}
-	built, ok := k.state.build(name)
-	had, next := e.has[k.index], none
-	if ok {
-		next = printOf(built)
-	}
-	e.has[k.index] = unsure
-	k.state.mu.Unlock()
+// job is a Service as the sink has it, and as it is to be.
+type job struct {
+	name      string
+	since     time.Time
+	had, next print
+	built     service.Service
+}
 
+// carryOut what Services are now.
+func (k *sink) carryOut(names ...string) {
+	jobs := make([]job, 0, len(names))
+	k.state.mu.Lock()
+	for _, name := range names {
+		j := job{name: name, since: k.since[name]}
+		delete(k.since, name)
+		e := k.state.services[name]
+		if e == nil {
+			continue
+		}
+		var ok bool
+		if j.built, ok = k.state.build(name); ok {
+			j.next = printOf(j.built)
+		}
+		j.had = e.has[k.index]
+		e.has[k.index] = unsure
+		jobs = append(jobs, j)
+	}
+	k.state.mu.Unlock()
+	k.do(jobs)
+}
+
+// do jobs at once. If that fails, each for itself: one Service that cannot be had keeps back no other.
+func (k *sink) do(jobs []job) {
+	var set []service.Service
+	var gone []string
+	for _, j := range jobs {
+		switch {
+		case j.had == j.next:
+		case j.next == none:
+			gone = append(gone, j.name)
+		default:
+			set = append(set, j.built)
+		}
+	}
 	var err error
-	switch {
-	case had == next:
-	case ok:
-		err = k.Set(built)
-	default:
-		err = k.Delete(name)
+	if len(gone) > 0 {
+		err = k.Delete(gone...)
+	}
+	if len(set) > 0 {
+		err = errors.Join(err, k.Set(set...))
+	}
+	if err != nil && len(jobs) > 1 {
+		for i := range jobs {
+			k.do(jobs[i : i+1])
+		}
+		return
 	}
 	k.state.mu.Lock()
 	defer k.state.mu.Unlock()
-	if err != nil {
-		if _, again := k.since[name]; !again {
-			k.since[name] = since
+	for _, j := range jobs {
+		if err != nil {
+			if _, again := k.since[j.name]; !again {
+				k.since[j.name] = j.since
+			}
+			k.failed(fmt.Errorf("%s: %w", j.name, err))
+			k.queue.AddRateLimited(j.name)
+			continue
 		}
-		k.failed(fmt.Errorf("%s: %w", name, err))
-		k.queue.AddRateLimited(name)
-		return
-	}
-	e.has[k.index] = next
-	k.queue.Forget(name)
-	k.state.clean(name)
-	if had != next {
-		k.metrics.took.Observe(time.Since(since).Seconds())
+		k.state.services[j.name].has[k.index] = j.next
+		k.queue.Forget(j.name)
+		k.state.clean(j.name)
+		if j.had != j.next {
+			k.metrics.took.Observe(time.Since(j.since).Seconds())
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -17,6 +18,8 @@ type state struct {
 	node  string
 	log   *slog.Logger
 	sinks []*sink
+
+	onNodes func([]netip.Addr)
 
 	mu       sync.Mutex
 	services map[string]*entry         // by name; also those of which only slices are known
@@ -202,6 +205,7 @@ func (s *state) setNode(it item[*service.Node]) {
 		return // a heartbeat
 	}
 	s.allNodes[it.kept.Name] = it.kept
+	s.tellNodes()
 	s.look()
 }
 
@@ -209,6 +213,7 @@ func (s *state) deleteNode(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.allNodes, key[1:]) // nodes have no namespace
+	s.tellNodes()
 	s.look()
 }
 
@@ -219,8 +224,22 @@ func (s *state) replaceNodes(items []item[*service.Node]) {
 	for _, it := range items {
 		s.allNodes[it.kept.Name] = it.kept
 	}
+	s.tellNodes()
 	s.look()
 	s.listed("nodes")
+}
+
+// tellNodes where they are; s.mu is held.
+func (s *state) tellNodes() {
+	if s.onNodes == nil {
+		return
+	}
+	var all []netip.Addr
+	for _, n := range s.allNodes {
+		all = append(all, n.Addresses...)
+	}
+	slices.SortFunc(all, netip.Addr.Compare)
+	s.onNodes(slices.Compact(all))
 }
 
 func (s *state) setPools(pools []*ipam.Pool) {
