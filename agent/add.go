@@ -140,7 +140,8 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 	if err != nil {
 		return nil, errors.Join(err, t.undo(c))
 	}
-	kept := t.keep(c, res, steer, guard) // while the path is made
+	fast := steer && t.fast(ask)
+	kept := t.keep(c, res, steer, fast, guard) // while the path is made
 	if parent != "" {
 		t.silenceEarlier()
 		if err := a.guard(pod, guarded(holder, c.NetNS, guard, t.leases), guard); err != nil {
@@ -152,6 +153,9 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 		} else if err != nil {
 			a.warn(pod, "ServicePathFailed", fmt.Sprintf("interface %s is not reachable from its own node: %v", c.IfName, err))
 		}
+	}
+	if fast {
+		a.hasten(holder, c.NetNS, t.pools[0].Network, res)
 	}
 	kept()
 	if c.caller.Err() != nil { // nobody hears the answer, and no DEL may come for what it gives

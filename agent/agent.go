@@ -48,6 +48,10 @@ type Config struct {
 	// NoServicePath: give addresses only. Pods get no way to Services, whatever steering pools and annotations ask for.
 	NoServicePath bool
 
+	// NoFastMode: sockets of pods leave Services to the node.
+	NoFastMode bool
+	CgroupDirs []string // where the root of the node's cgroup2 hierarchy may be, see sock.FindCgroup; nil for its default
+
 	ServiceProxy ServiceProxy // when the agent serves Services itself; "" to look for nobody who does, and to say nothing of it
 
 	Now func() time.Time // nil for time.Now
@@ -88,6 +92,7 @@ type Agent struct {
 	lost    workqueue.TypedInterface[*v1alpha1.IPLease] // leases that this node holds no longer
 	clash   *conflicts                                  // addresses that others use
 	serving *serving
+	fast    fastMode // nil: none
 	journal *journal.Journal
 	suspect *suspects       // what CNI GC has once found without a sandbox
 	orphans *suspects       // what this agent has
@@ -95,6 +100,7 @@ type Agent struct {
 	netNS   string          // directory of the sandboxes' namespaces
 	ready   chan struct{}   // closed once leases, pools and pods are known and the path is in step
 
+	openFast    func() (fastMode, error)
 	startEvents func(context.Context) error
 }
 
@@ -105,10 +111,14 @@ func New(cfg Config, kube *rest.Config, log *slog.Logger) (*Agent, error) {
 		p = path.New(path.Config{NodeName: cfg.NodeName, PinDir: cfg.PinDir, Idle: time.Minute}, log)
 	}
 	a, err := newAgent(cfg, kube, p, log)
-	if err == nil && !cfg.NoServicePath {
+	if err != nil {
+		return nil, err
+	}
+	if !cfg.NoServicePath {
 		a.guards = guards.New(guards.Config{PinDir: cfg.PinDir, NetNS: a.netNS}, a.refused, log)
 	}
-	return a, err
+	a.openFast = func() (fastMode, error) { return openFast(cfg, log) }
+	return a, nil
 }
 
 func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*Agent, error) {
@@ -146,6 +156,7 @@ func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*
 		netNS:       "/run/netns",
 		ready:       make(chan struct{}),
 		notes:       &notes{dir: filepath.Join(cfg.StateDir, "delegates")},
+		openFast:    func() (fastMode, error) { return nil, nil },
 	}
 	a.metrics = newMetrics(a.path, log)
 	a.pods = newPods(client, cfg.NodeName)
@@ -160,7 +171,7 @@ func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*
 	if a.journal, err = journal.Open(context.Background(), "", cfg.Now, log); err != nil {
 		return nil, err
 	}
-	a.metrics.registry.MustRegister(pending{a}, guardCounts{a})
+	a.metrics.registry.MustRegister(pending{a}, guardCounts{a}, fastCounts{a})
 	a.clash = newConflicts(a)
 	a.path.OnSighting(a.clash.see)
 	return a, nil
@@ -174,6 +185,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer func() { a.journal.Close() }()
 	if err := a.startEvents(ctx); err != nil {
 		return fmt.Errorf("events: %w", err)
+	}
+	a.fast, a.serving.slow = a.openFast()
+	a.serving.fast = a.fast
+	if a.fast != nil {
+		defer a.fast.Close()
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.serve(ctx) })
@@ -232,6 +248,7 @@ func (a *Agent) start(ctx context.Context) error {
 		a.log.Error("service path not complete", "err", err)
 	}
 	a.syncGuards()
+	a.syncFast()
 	if err := a.followMultihomed(); err != nil {
 		return err
 	}

@@ -91,22 +91,31 @@ func (a *Agent) doubt(h *v1alpha1.LeaseHolder) string {
 	if e == nil || e.NetNS == "" {
 		return doubtNetNSUnknown
 	}
-	// containerd and CRI-O have a name for each namespace in this directory, under one of two names, and remove it with the sandbox.
-	// A path elsewhere, such as that of a process, may be one that this agent does not see.
-	dir, name := filepath.Split(e.NetNS)
-	if dir = strings.TrimPrefix(dir, "/var"); dir != "/run/netns/" || name == "" {
+	path, ok := a.seen(e.NetNS)
+	if !ok {
 		return doubtNetNSUnknown
 	}
 	if _, err := os.Stat(a.netNS); err != nil {
 		return doubtNetNSUnknown
 	}
-	switch _, err := os.Lstat(filepath.Join(a.netNS, name)); {
+	switch _, err := os.Lstat(path); {
 	case err == nil:
 		return doubtNetNSExists
 	case errors.Is(err, fs.ErrNotExist):
 		return ""
 	}
 	return doubtNetNSUnknown
+}
+
+// seen is where this agent sees the network namespace that CNI_NETNS names. containerd and CRI-O have a name for each namespace in one
+// directory, under one of two names, and remove it with the sandbox. A path elsewhere, such as that of a process, may be one that this
+// agent does not see.
+func (a *Agent) seen(netNS string) (path string, ok bool) {
+	dir, name := filepath.Split(netNS)
+	if dir = strings.TrimPrefix(dir, "/var"); dir != "/run/netns/" || name == "" {
+		return "", false
+	}
+	return filepath.Join(a.netNS, name), true
 }
 
 // collect a lease twice found without a sandbox, if its pod is gone.

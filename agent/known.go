@@ -90,6 +90,9 @@ func (a *Agent) addKnown(c call, conf *delegate.Config, args delegate.Args, caus
 			return nil, err
 		}
 	}
+	if e.Fast {
+		a.hasten(e.Holder, e.NetNS, networkOf(e.Leases), res)
+	}
 	a.metrics.known.Inc()
 	a.log.Warn("ADD answered from the journal", "pod", h.Namespace+"/"+h.Pod, "interface", c.IfName, "rebind", e.Rebind(), "cause", cause)
 	return res, nil
@@ -109,8 +112,8 @@ func bindings(e *journal.Entry) []*v1alpha1.IPLease {
 }
 
 // keep what an ADD gives, so that it can be given again without the API. The entry is in the file when wait returns.
-func (t *transaction) keep(c call, res *types100.Result, steered bool, guard *journal.Guard) (wait func()) {
-	e := &journal.Entry{Holder: t.claimant.Holder, NetNS: c.NetNS, Steered: steered, Guard: guard}
+func (t *transaction) keep(c call, res *types100.Result, steered, fast bool, guard *journal.Guard) (wait func()) {
+	e := &journal.Entry{Holder: t.claimant.Holder, NetNS: c.NetNS, Steered: steered, Fast: fast, Guard: guard}
 	for _, l := range t.leases {
 		l = l.DeepCopy()
 		l.ManagedFields = nil

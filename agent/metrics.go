@@ -25,6 +25,8 @@ const (
 	MetricPending    = "berth_journal_pending"              // writes that the API has not acknowledged, by kind
 	MetricReleased   = "berth_agent_gc_released_total"      // by reason
 	MetricInDoubt    = "berth_agent_gc_in_doubt"            // by reason
+	MetricFast       = "berth_fast_mode"                    // 1 where the node has it
+	MetricFastCalls  = "berth_fast_mode_calls_total"        // of pods to Services, by outcome
 	MetricPackets    = "berth_path_packets_total"           // by vmac and verdict
 	MetricSightings  = "berth_path_sightings_total"         // by vmac and outcome: users of watched addresses
 	MetricRefused    = "berth_source_guard_refused_total"   // frames of pods, by reason
@@ -152,6 +154,34 @@ func (g guardCounts) Collect(ch chan<- prometheus.Metric) {
 	}
 	for state, n := range g.guards.States() {
 		ch <- prometheus.MustNewConstMetric(guardsDesc, prometheus.GaugeValue, float64(n), state)
+	}
+}
+
+// fastCounts reads the counters of fast mode when asked.
+type fastCounts struct{ *Agent }
+
+var (
+	fastDesc      = prometheus.NewDesc(MetricFast, "Whether sockets of pods connect to backends of Services themselves on this node.", nil, nil)
+	fastCallsDesc = prometheus.NewDesc(MetricFastCalls, "Calls of pods' sockets to Services, by what became of them.", []string{"outcome"}, nil)
+)
+
+func (f fastCounts) Describe(ch chan<- *prometheus.Desc) {
+	ch <- fastDesc
+	ch <- fastCallsDesc
+}
+
+func (f fastCounts) Collect(ch chan<- prometheus.Metric) {
+	if f.fast == nil {
+		ch <- prometheus.MustNewConstMetric(fastDesc, prometheus.GaugeValue, 0)
+		return
+	}
+	ch <- prometheus.MustNewConstMetric(fastDesc, prometheus.GaugeValue, 1)
+	calls, err := f.fast.Counters()
+	if err != nil {
+		f.log.Warn("counters of fast mode", "err", err)
+	}
+	for outcome, n := range calls {
+		ch <- prometheus.MustNewConstMetric(fastCallsDesc, prometheus.CounterValue, float64(n), outcome)
 	}
 }
 

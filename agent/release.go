@@ -78,6 +78,7 @@ func (a *Agent) giveUpAs(ctx context.Context, k sandbox, leases []*v1alpha1.IPLe
 		a.log.Warn("service path of a deleted pod", "err", err) // it is mended by the next reconciliation
 	}
 	a.silence(k, leases)
+	a.slow(k)
 	err := errNotReady
 	if a.isReady() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)

@@ -51,6 +51,8 @@ const (
 //	never           | yes              | –           | True, KubeProxy
 //	never           | no               | –           | False, NoProxy
 //
+// Fast mode runs besides, in any case, where the node can have it.
+//
 // Without a service path nothing is done or looked for, and the condition is False, NoServicePath. What agent/proxy has in the kernel
 // stays when the agent ends, and goes when it is not to run.
 type serving struct {
@@ -61,6 +63,9 @@ type serving struct {
 	log    *slog.Logger
 	tell   func(context.Context, servedBy) error // the node's condition
 
+	fast fastMode // nil: none
+	slow error    // why there is none, unless that is wanted
+
 	proxy    serviceProxy
 	detect   func() (proxy.Found, error)
 	left     func() (bool, error)
@@ -68,16 +73,20 @@ type serving struct {
 
 	mu       sync.Mutex         // taken by whoever holds that of pools
 	services *services.Services // nil while nobody needs them
+	proxied  bool               // the proxy is one of those who do
 	cancel   func()             // ends what runs
 	done     chan struct{}      // closed when it has ended; nil if nothing was started
 }
 
+// runner does what it does until ctx ends.
+type runner interface{ Run(context.Context) error }
+
 // serviceProxy is what the agent needs of package proxy.
 type serviceProxy interface {
 	services.Sink
+	runner
 	SetLinks(names []string) error
 	SetServiceCIDRs([]netip.Prefix) error
-	Run(context.Context) error
 	Remove() error
 }
 
@@ -100,10 +109,16 @@ func (a *Agent) serveServices(ctx context.Context) error {
 // run until ctx ends. No failure ends it: pods' addresses do not depend on it.
 func (s *serving) run(ctx context.Context) error {
 	defer s.end()
+	if s.slow != nil {
+		s.log.Warn("no fast mode: all connections of pods to Services go through the node", "why", s.slow)
+	}
 	complaint := ""
 	for {
 		by, wait, err := s.look(ctx)
 		if err == nil && by != (servedBy{}) {
+			if s.slow != nil {
+				by.message += "; there is no fast mode, as " + s.slow.Error()
+			}
 			err = s.tell(ctx, by)
 		}
 		if now := fmt.Sprint(err); err != nil && now != complaint && ctx.Err() == nil {
@@ -134,15 +149,16 @@ func (s *serving) look(ctx context.Context) (by servedBy, wait time.Duration, er
 		}
 		state := s.decision.Look(found, left)
 		if state == proxy.Undecided {
+			s.start(ctx, false)
 			return by, settleServing, nil
 		}
 		ours = state == proxy.Ours
 	}
 	if ours {
-		s.start(ctx)
+		s.start(ctx, true)
 		return ownProxy(found), lookServing, nil
 	}
-	if err := s.yield(); err != nil {
+	if err := s.yield(ctx); err != nil {
 		return by, lookServing, err
 	}
 	switch {
@@ -154,18 +170,37 @@ func (s *serving) look(ctx context.Context) (by servedBy, wait time.Duration, er
 	return by, lookServing, nil
 }
 
-// start following Services and serving them, unless it is done already.
-func (s *serving) start(ctx context.Context) {
-	if s.running() {
+// start following Services for those who serve them, unless it is done already.
+func (s *serving) start(ctx context.Context, proxied bool) {
+	if s.fast == nil && !proxied {
+		s.end()
+		return
+	}
+	if s.running(proxied) {
 		return
 	}
 	s.end()
-	s.log.Info("serving Services to what comes in by vmacs", "service proxy", s.when)
-	followed := services.New(s.client, s.node, map[string]services.Sink{"proxy": s.proxy}, s.log)
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.proxy.Run(ctx) })
+	sinks := map[string]services.Sink{}
+	if s.fast != nil {
+		sinks["fast"] = s.fast
+		g.Go(func() error { return s.fast.Run(ctx) })
+	}
+	if proxied {
+		s.log.Info("serving Services to what comes in by vmacs", "service proxy", s.when)
+		sinks["proxy"] = s.proxy
+		g.Go(func() error { return s.proxy.Run(ctx) })
+	}
+	followed := services.New(s.client, s.node, sinks, s.log)
+	if s.fast != nil {
+		followed.OnNodes(func(addresses []netip.Addr) {
+			if err := s.fast.SetNodes(addresses); err != nil {
+				s.log.Warn("addresses of nodes for fast mode; tried again", "err", err)
+			}
+		})
+	}
 	g.Go(func() error { return followed.Run(ctx) })
 	go func() {
 		defer close(done)
@@ -174,14 +209,18 @@ func (s *serving) start(ctx context.Context) {
 		}
 	}()
 	s.mu.Lock()
-	s.services, s.cancel, s.done = followed, cancel, done
+	s.services, s.proxied, s.cancel, s.done = followed, proxied, cancel, done
 	s.mu.Unlock()
 	s.pools.retell()
 }
 
-func (s *serving) running() bool {
+// running says whether all goes on, with or without the proxy.
+func (s *serving) running(proxied bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.proxied != proxied {
+		return false
+	}
 	select {
 	case <-s.done:
 		return false // by an error
@@ -203,8 +242,8 @@ func (s *serving) end() {
 }
 
 // yield to whoever else serves, or to nobody. An earlier agent may have left a table.
-func (s *serving) yield() error {
-	s.end()
+func (s *serving) yield(ctx context.Context) error {
+	s.start(ctx, false)
 	left, err := s.left()
 	if err != nil || !left {
 		return err

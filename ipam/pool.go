@@ -45,6 +45,8 @@ type Pool struct {
 	Default  bool
 	Steering v1alpha1.Steering
 	Guard    v1alpha1.SourceGuard
+	// FastMode: sockets may connect to backends of Services themselves.
+	FastMode bool
 	Deleting bool
 
 	// Cooldown of released addresses.
@@ -87,6 +89,7 @@ func Compile(p *v1alpha1.IPPool) (*Pool, error) {
 		Default:  p.Spec.Default,
 		Steering: p.Spec.Steering,
 		Guard:    cmp.Or(p.Spec.SourceGuard, v1alpha1.SourceGuardEnabled),
+		FastMode: p.Spec.FastMode != v1alpha1.FastModeDisabled,
 		Deleting: p.DeletionTimestamp != nil,
 		ranges:   map[Family]Ranges{},
 		Cooldown: DefaultCooldown, ReservedFor: -1,

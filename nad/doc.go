@@ -34,6 +34,9 @@
 // What the interface may send as, beside its leases, or whether it is not kept to them at all, is said in berth.dev/allowed-addresses
 // and berth.dev/source-guard of the pod, the latter in the ipam section, too. The pools may forbid both; that is the agent's to see.
 //
+// A pod whose connections to Services all have to go through the node, say for a service mesh that redirects them by the Service's address,
+// has berth.dev/fast-mode: Disabled.
+//
 // Every error is the user's, names the annotation and its value, and says what to write.
 package nad
 
@@ -47,6 +50,7 @@ const (
 	SteeringAnnotation = "berth.dev/steering"
 	GuardAnnotation    = "berth.dev/source-guard"
 	AllowedAnnotation  = "berth.dev/allowed-addresses"
+	FastModeAnnotation = "berth.dev/fast-mode"
 )
 
 // Annotations of Spiderpool that are read as they are.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/delegate"
 )
 
@@ -281,6 +282,17 @@ func parsePrefix(s string) (netip.Prefix, error) {
 		return netip.Prefix{}, err
 	}
 	return netip.PrefixFrom(a, a.BitLen()), nil
+}
+
+// parseFastMode says whether it is off.
+func parseFastMode(s string) (off bool, err error) {
+	switch s = strings.TrimSpace(s); {
+	case strings.EqualFold(s, string(v1alpha1.FastModeEnabled)):
+		return false, nil
+	case strings.EqualFold(s, string(v1alpha1.FastModeDisabled)):
+		return true, nil
+	}
+	return false, errors.New("is none of Enabled, Disabled")
 }
 
 // decodeStrict refuses keys that it does not know and anything behind the value: an annotation with a typing error must not

@@ -35,6 +35,8 @@ type Ask struct {
 	SourceGuard, GuardSource string
 	// Allowed are prefixes that the interface may send as beside its leases.
 	Allowed []netip.Prefix
+	// NoFastMode: sockets leave Services to the node.
+	NoFastMode bool
 	// NoDefaultRoute: no default route through this interface, whatever its pool says (Spiderpool's "cleangateway").
 	NoDefaultRoute bool
 	// DefaultRoute: the interface is the one that the pod's default route goes through, by its networks annotation.
@@ -121,6 +123,11 @@ func Resolve(in Input) (Ask, []string, error) {
 	if s, ok := in.PodAnnotations[AllowedAnnotation]; ok {
 		if ask.Allowed, err = parseAllowed(s); err != nil {
 			return Ask{}, nil, annotationError("pod", AllowedAnnotation, s, err)
+		}
+	}
+	if s, ok := in.PodAnnotations[FastModeAnnotation]; ok {
+		if ask.NoFastMode, err = parseFastMode(s); err != nil {
+			return Ask{}, nil, annotationError("pod", FastModeAnnotation, s, err)
 		}
 	}
 	if key := pick(in.PodAnnotations, warn, []string{RoutesAnnotation}, []string{spiderRoutes}); key != nil {

@@ -179,6 +179,14 @@ func TestResolve(t *testing.T) {
 		config: section(delegate.IPAM{Steering: "Never"}),
 		want:   Ask{Steering: "Never"},
 	}, {
+		name: "no fast mode",
+		pod:  kv(FastModeAnnotation, " disabled"),
+		want: Ask{NoFastMode: true},
+	}, {
+		name: "fast mode",
+		pod:  kv(FastModeAnnotation, "Enabled"),
+		want: Ask{},
+	}, {
 		name:   "source guard of the pod",
 		pod:    kv(GuardAnnotation, " disabled"),
 		config: section(delegate.IPAM{SourceGuard: "Enabled"}),
@@ -320,6 +328,7 @@ func TestResolveErrors(t *testing.T) {
 		{IdentityAnnotation, strings.Repeat("a", 254), "1 to 253 characters"},
 		{networksAnnotation, `[{"name":"a","ipam-claim-reference":"VM a"}]`, `ipam-claim-reference "VM a"`},
 		{SteeringAnnotation, "sometimes", "none of Auto, Always, Never"},
+		{FastModeAnnotation, "false", "`false` is none of Enabled, Disabled"},
 		{GuardAnnotation, "false", "none of Enabled, Disabled"},
 		{GuardAnnotation, "Required", "none of Enabled, Disabled"},
 		{AllowedAnnotation, " ", "names no address; write ADDRESS or CIDR"},

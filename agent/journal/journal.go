@@ -41,6 +41,8 @@ type Entry struct {
 	Result json.RawMessage `json:"result,omitempty"`
 	// Steered: the result has routes into the service path, which must be there before the pod runs.
 	Steered bool `json:"steered,omitempty"`
+	// Fast: its sockets may connect to backends of Services themselves.
+	Fast bool `json:"fast,omitempty"`
 	// Guard is how the interface is kept to its leases; nil if that is not known.
 	Guard *Guard `json:"guard,omitempty"`
 }

@@ -106,6 +106,12 @@ type IPPoolSpec struct {
 	// +kubebuilder:default=Auto
 	Steering Steering `json:"steering,omitempty"`
 
+	// FastMode says whether sockets of pods with an address of this pool connect to backends of Services themselves, where a pod
+	// reaches the backend without its node. Disabled: all of a Service goes through the node. A pod and a node can turn it off, too.
+	//
+	// +kubebuilder:default=Enabled
+	FastMode FastMode `json:"fastMode,omitempty"`
+
 	// SourceGuard says whether a pod's interface may send as its leases only. Enabled: unless the pod or its network says otherwise.
 	// Required: whatever they say; who cannot be guarded gets no address of this pool.
 	//
@@ -232,6 +238,17 @@ const (
 	SourceGuardEnabled  SourceGuard = "Enabled"
 	SourceGuardDisabled SourceGuard = "Disabled"
 	SourceGuardRequired SourceGuard = "Required"
+)
+
+// FastMode is whether sockets of pods connect to backends of Services themselves.
+//
+// +kubebuilder:validation:Enum=Enabled;Disabled
+type FastMode string
+
+// The values of FastMode.
+const (
+	FastModeEnabled  FastMode = "Enabled"
+	FastModeDisabled FastMode = "Disabled"
 )
 
 // IPPoolStatus is written by the controller.

@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/berthdev/berth/agent"
+	"github.com/berthdev/berth/agent/fast"
 	"github.com/berthdev/berth/agent/guards"
 	"github.com/berthdev/berth/agent/path"
 	"github.com/berthdev/berth/agent/proxy"
@@ -43,7 +44,7 @@ func command() *cobra.Command {
 	var cfg agent.Config
 	var kubeconfig, level string
 	var services, pods, steer []string
-	var servicePath bool
+	var servicePath, fastMode bool
 	var serviceProxy string
 	log := func() (*slog.Logger, error) {
 		var l slog.Level
@@ -63,7 +64,7 @@ func command() *cobra.Command {
 			if cfg.NodeName == "" {
 				return errors.New("no node name; set --node-name or the environment variable NODE_NAME")
 			}
-			cfg.NoServicePath = !servicePath
+			cfg.NoServicePath, cfg.NoFastMode = !servicePath, !fastMode
 			log, err := log()
 			if err != nil {
 				return err
@@ -104,6 +105,8 @@ func command() *cobra.Command {
 	f.StringVar(&cfg.MetricsAddress, "metrics-address", "127.0.0.1:9641", `address of /metrics, /healthz and /readyz; "" for none`)
 	f.BoolVar(&servicePath, "service-path", true, "give pods the way to Services; without it only addresses, and steering has no effect")
 	f.StringVar(&serviceProxy, "service-proxy", string(agent.ProxyAuto), "serve Services to macvlan pods: auto, where no kube-proxy does; always; never")
+	f.BoolVar(&fastMode, "fast-mode", true, "let sockets of pods connect to backends of Services themselves, where the pod reaches them without its node")
+	f.StringSliceVar(&cfg.CgroupDirs, "cgroup-dirs", nil, "where the host's cgroup v2 hierarchy may be mounted, for fast mode; default: /sys/fs/cgroup")
 	f.StringSliceVar(&services, "service-cidrs", nil, "service CIDRs of the cluster; default: from its ServiceCIDR objects")
 	f.StringSliceVar(&pods, "pod-cidrs", nil, "pod CIDRs of the cluster's default network; default: from kubeadm's ConfigMap, else from the nodes")
 	f.StringSliceVar(&steer, "steer-cidrs", nil, "further prefixes that pods reach through their node")
@@ -118,8 +121,8 @@ func command() *cobra.Command {
 				return err
 			}
 			forgetCondition(cmd.Context(), cfg.NodeName, log)
-			// The guards first: path removes the directory of pins if nothing else is in it.
-			return errors.Join(guards.Cleanup(guards.Config{PinDir: cfg.PinDir}),
+			// Path last: it removes the directory of pins if nothing else is in it.
+			return errors.Join(fast.Cleanup(cfg.PinDir), guards.Cleanup(guards.Config{PinDir: cfg.PinDir}),
 				path.Cleanup(path.Config{NodeName: cfg.NodeName, PinDir: cfg.PinDir}, log), proxy.Remove())
 		},
 	})
