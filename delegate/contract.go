@@ -11,7 +11,7 @@
 //	/v1/status  {}                                      50 the agent cannot serve
 //	/v1/gc      {}                                      7, 11, 106
 //
-// Besides, GET /v1/state answers berth-agent doctor what the agent wants of its node (agent/state).
+// Besides, GET /v1/state answers berth-agent doctor and trace what the agent wants of its node (agent/state).
 //
 // A failure is any other HTTP status with a CNI error object {code, msg, details} as its body; the message says what to do.
 // The plugin hands it on as it is. If the agent does not answer, the plugin fails with 11 (50 for STATUS).

@@ -67,9 +67,9 @@ func examineNetNS(cfg Config, told *state.State) (found []report.Finding) {
 	}
 	seen := 0
 	for _, i := range told.Interfaces {
-		switch file := i.NetNSFile(); {
+		switch file := i.NetNSFile(cfg.NetNS); {
 		case file == "":
-			found = append(found, finding(checkNetNS, report.Warn, "none is needed: only the controller collects its address, then",
+			found = append(found, finding(checkNetNS, report.Warn, "none is needed: only the controller collects its address then, and trace does not see its routes",
 				"pod %s/%s, %s: its network namespace is not known", i.Namespace, i.Pod, i.Name))
 		case !there[filepath.Base(file)]:
 			found = append(found, finding(checkNetNS, report.Warn, "if the pod runs, see that the agent's pod has the host's "+cfg.NetNS+

@@ -55,6 +55,7 @@ type response struct {
 	Counters map[string]map[string]uint64
 	Sighted  []Sighting
 	Found    []report.Finding
+	Source   Source
 	Took     time.Duration
 }
 
@@ -133,6 +134,8 @@ func agentMain(config string) error {
 			res.Found, err = Examine(cfg, p.Wanted())
 		case "examine alone":
 			res.Found, err = Examine(cfg, nil)
+		case "seen as":
+			res.Source, err = SeenAs(cfg, p.Wanted(), req.Addresses[0], req.Addresses[1], true)
 		case "sightings":
 			res.Counters, err = p.Sightings()
 		case "counters":

@@ -216,3 +216,33 @@ func linkElement(name string) []byte {
 	copy(b, name)
 	return b
 }
+
+// Why a destination sees the source that it does.
+const (
+	toMultihomed = "a pod with a macvlan interface besides: it would answer by that"
+	toLocal      = "an overlay pod of this node: the way back is by this node anyway"
+	toSibling    = "a pod on the same link: it would answer its neighbour directly"
+	toOthers     = "not on this node: the answer has to come back here"
+)
+
+// decide is what postrouting does, told in words: the source of what came in by one of our links and leaves by out; the zero Addr
+// stands for masquerade, and with toLocal for the source that it has.
+func (r ruleset) decide(out string, to netip.Addr, translated bool) (source netip.Addr, why string) {
+	var sibling netip.Addr
+	for _, s := range r.sources {
+		if s.link == out && s.source.Is4() == to.Is4() {
+			sibling = s.source
+		}
+	}
+	switch {
+	case slices.Contains(r.multihomed, to) && translated && sibling.IsValid():
+		return sibling, toMultihomed
+	case slices.Contains(r.multihomed, to):
+		return netip.Addr{}, toMultihomed
+	case covered(to, r.local):
+		return netip.Addr{}, toLocal
+	case sibling.IsValid():
+		return sibling, toSibling
+	}
+	return netip.Addr{}, toOthers
+}

@@ -139,3 +139,6 @@ func (a *Answer) readBackends(conn *nftables.Conn, t *nftables.Table, at *expr.L
 	}
 	return nil
 }
+
+// Serves says whether what comes in by the link is served.
+func (v *View) Serves(link string) bool { return slices.Contains(v.have.links, link) }

@@ -1,4 +1,4 @@
-// Package report is what berth-agent doctor says: made by packages that look at a node, shown by berth-agent
+// Package report is what berth-agent doctor and trace say: made by packages that look at a node, shown by berth-agent
 // and kubectl-berth. It is pure, and builds on every system that kubectl does.
 package report
 

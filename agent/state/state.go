@@ -1,7 +1,7 @@
 //go:build linux
 
-// Package state is what a running agent tells of itself on its socket, to berth-agent doctor: what it wants of
-// its node, which that compares with what is there.
+// Package state is what a running agent tells of itself on its socket, to berth-agent doctor and berth-agent trace: what it wants of
+// its node, which they compare with what is there.
 package state
 
 import (
@@ -39,13 +39,14 @@ type Interface struct {
 	Addresses []netip.Addr `json:"addresses"`
 }
 
-// NetNSFile is where a process that sees /run/netns finds the namespace; "" if the agent does not know one that it may see.
-func (i Interface) NetNSFile() string {
-	dir, name := filepath.Split(i.NetNS)
-	if dir = strings.TrimPrefix(dir, "/var"); dir != "/run/netns/" || name == "" {
+// NetNSFile is where the namespace is found in a directory that has what the host has in /run/netns; "" if the agent does not know one
+// that is there.
+func (i Interface) NetNSFile(dir string) string {
+	in, name := filepath.Split(i.NetNS)
+	if in = strings.TrimPrefix(in, "/var"); in != "/run/netns/" || name == "" {
 		return ""
 	}
-	return dir + name
+	return filepath.Join(dir, name)
 }
 
 // Ask the agent on the socket.

@@ -15,6 +15,9 @@ import (
 	"github.com/berthdev/berth/agent/path"
 )
 
+// netNS is where the container runtimes have their sandboxes' namespaces.
+const netNS = "/run/netns"
+
 // errWrong: the findings have been written.
 var errWrong = errors.New("the service path of this node is not as it should be")
 
@@ -30,7 +33,7 @@ func doctorCommand(cfg *agent.Config, servicePath *bool, agentFlags *pflag.FlagS
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			found := doctor.Examine(cmd.Context(), doctor.Config{
 				Path:   path.Config{NodeName: cfg.NodeName, PinDir: cfg.PinDir},
-				Socket: cfg.Socket, Plugin: cfg.PluginSource, CNIBinDir: cfg.CNIBinDir, NetNS: "/run/netns",
+				Socket: cfg.Socket, Plugin: cfg.PluginSource, CNIBinDir: cfg.CNIBinDir, NetNS: netNS,
 				NoPath: !*servicePath, Between: time.Second,
 			})
 			if err := format.write(cmd.OutOrStdout(), found, func(w io.Writer) { found.WriteText(w, true) }); err != nil {

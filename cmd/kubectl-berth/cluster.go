@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -28,6 +29,7 @@ type cluster interface {
 	agents(ctx context.Context, namespace string) ([]corev1.Pod, error)
 	pod(ctx context.Context, namespace, name string) (*corev1.Pod, error)
 	service(ctx context.Context, namespace, name string) (*corev1.Service, error)
+	slices(ctx context.Context, namespace, service string) ([]discoveryv1.EndpointSlice, error)
 	// run a command in a container: what it writes, and an error if it was not run. Its exit code is none.
 	run(ctx context.Context, pod *corev1.Pod, container string, command []string) (stdout, stderr []byte, err error)
 }
@@ -57,7 +59,7 @@ func (k *kube) agents(ctx context.Context, namespace string) ([]corev1.Pod, erro
 	list, err := k.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: agentSelector})
 	switch {
 	case apierrors.IsForbidden(err) && namespace == "":
-		return nil, fmt.Errorf("list of the agents' pods: %w; with leave for one namespace only, name it, as in -n berth-system", err)
+		return nil, fmt.Errorf("list of the agents' pods: %w; with leave for one namespace only, name it, as in -n berth-system (trace: --agent-namespace)", err)
 	case err != nil:
 		return nil, fmt.Errorf("list of the agents' pods: %w", err)
 	}
@@ -70,6 +72,14 @@ func (k *kube) pod(ctx context.Context, namespace, name string) (*corev1.Pod, er
 
 func (k *kube) service(ctx context.Context, namespace, name string) (*corev1.Service, error) {
 	return k.client.CoreV1().Services(namespace).Get(ctx, name, metav1.GetOptions{})
+}
+
+func (k *kube) slices(ctx context.Context, namespace, service string) ([]discoveryv1.EndpointSlice, error) {
+	list, err := k.client.DiscoveryV1().EndpointSlices(namespace).List(ctx, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + service})
+	if err != nil {
+		return nil, err
+	}
+	return list.Items, nil
 }
 
 // run by the subresource exec: over a websocket, or SPDY where an API server or a proxy before it has none, as kubectl does.

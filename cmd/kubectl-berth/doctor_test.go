@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -17,12 +18,13 @@ import (
 
 // fakeCluster has what its maps have.
 type fakeCluster struct {
-	pods     []corev1.Pod
-	services []corev1.Service
-	err      error                                                    // of lists
-	says     func(node string, command []string) (out, errors string) // an agent
-	refuses  map[string]error                                         // exec, by node
-	ran      chan []string                                            // commands
+	pods      []corev1.Pod
+	services  []corev1.Service
+	endpoints []discoveryv1.EndpointSlice
+	err       error                                                    // of lists
+	says      func(node string, command []string) (out, errors string) // an agent
+	refuses   map[string]error                                         // exec, by node
+	ran       chan []string                                            // commands
 }
 
 func (f *fakeCluster) namespace() string { return "shop" }
@@ -52,6 +54,10 @@ func (f *fakeCluster) service(_ context.Context, namespace, name string) (*corev
 		}
 	}
 	return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "services"}, name)
+}
+
+func (f *fakeCluster) slices(context.Context, string, string) ([]discoveryv1.EndpointSlice, error) {
+	return f.endpoints, nil
 }
 
 func (f *fakeCluster) run(ctx context.Context, p *corev1.Pod, container string, command []string) ([]byte, []byte, error) {

@@ -64,7 +64,7 @@ func command(e *env) *cobra.Command {
 	}
 	root.SetOut(e.out)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(poolsCommand(e), leasesCommand(e), whoCommand(e), doctorCommand(e), &cobra.Command{
+	root.AddCommand(poolsCommand(e), leasesCommand(e), whoCommand(e), doctorCommand(e), traceCommand(e), &cobra.Command{
 		Use:   "version",
 		Short: "Version of this program",
 		Args:  cobra.NoArgs,
