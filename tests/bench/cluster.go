@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// Pods with macvlan as their default network: a client and a server on node-a, and a server on node-b, in the other zone. Each
+// Pods with macvlan as their default network: clients and a server on node-a, and a server on node-b, in the other zone. Each
 // server has a Service, of which it is the only backend.
 const workload = `
 apiVersion: berth.dev/v1alpha1
@@ -41,7 +41,7 @@ kind: Pod
 metadata:
   name: %[1]s
   labels: {app: %[1]s}
-  annotations: {v1.multus-cni.io/default-network: default/macvlan, berth.dev/ippool: "zone-a, zone-b"}
+  annotations: {v1.multus-cni.io/default-network: default/macvlan, berth.dev/ippool: "zone-a, zone-b", berth.dev/fast-mode: %[3]s}
 spec:
   nodeName: %[2]s
   terminationGracePeriodSeconds: 1
@@ -103,8 +103,10 @@ func newCluster(ctx context.Context, o options) (c *cluster, err error) {
 func (c *cluster) install(ctx context.Context) error {
 	manifest := workload
 	var names []string
-	for _, p := range []struct{ name, node string }{{client, "node-a"}, {near, "node-a"}, {far, "node-b"}} {
-		manifest += fmt.Sprintf(workloadPod, p.name, p.node)
+	for _, p := range []struct{ name, node, fastMode string }{
+		{client, "node-a", "Enabled"}, {steered, "node-a", "Disabled"}, {near, "node-a", "Enabled"}, {far, "node-b", "Enabled"},
+	} {
+		manifest += fmt.Sprintf(workloadPod, p.name, p.node, p.fastMode)
 		names = append(names, "pod/"+p.name)
 	}
 	for _, step := range []struct {

@@ -6,7 +6,7 @@
 //	api    requests to the API server for each ADD and DEL, by its own count
 //	burst  1000 ADDs at once on 4 and on 8 nodes, with as many addresses, against host-local
 //	pools  ADD in a pool of 65,536 that is mostly used and in a /64, against a /24; the agent's memory
-//	path   a ClusterIP through vmac, against the same pods' own addresses, on the two-node lab
+//	path   a ClusterIP in fast mode and through vmac, against the same pods' own addresses, on the two-node lab
 //
 // Results are JSON lines on stdout and in a file; progress and a table are on stderr. Times depend on the machine and on what else
 // it does; ratios are of values measured in turn. Nothing fails for being slow.
