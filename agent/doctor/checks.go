@@ -99,6 +99,9 @@ func examineFast(cfg Config) report.Finding {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return finding(checkFast, report.Warn, "delete the agent's pod: it attaches anew when it starts", "%s", err)
 	}
+	if cfg.NoFast {
+		return finding(checkFast, report.OK, "", "fast mode is turned off (--fast-mode=false)")
+	}
 	cgroup, err := sock.FindCgroup(cfg.CgroupDirs...)
 	if err == nil {
 		err = sock.Supported(cgroup)
@@ -106,5 +109,5 @@ func examineFast(cfg Config) report.Finding {
 	if err != nil {
 		return finding(checkFast, report.Warn, "none is needed: all Services are reached by the vmac", "fast mode is off, and this node cannot do it: %s", err)
 	}
-	return finding(checkFast, report.OK, "", "fast mode is off; this node could do it (cgroup2 at %s)", cgroup)
+	return finding(checkFast, report.Warn, "the agent's log says why it has not begun; delete its pod to have it tried again", "fast mode is off, and this node could do it (cgroup2 at %s)", cgroup)
 }

@@ -33,6 +33,7 @@ type Config struct {
 	CNIBinDir   string
 	NetNS       string // directory of the sandboxes' namespaces
 	NoPath      bool
+	NoFast      bool          // fast mode is turned off
 	CgroupDirs  []string      // where the root of cgroup2 may be
 	Between     time.Duration // two looks
 	askPatience time.Duration

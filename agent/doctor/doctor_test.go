@@ -166,3 +166,15 @@ func TestTwoLooks(t *testing.T) {
 		t.Errorf("%d looks: %+v", looks, found)
 	}
 }
+
+// TestFast: what is wanted and is not there is told; what is turned off is no finding.
+func TestFast(t *testing.T) {
+	f := newFixture(t)
+	if found := examineFast(f.cfg); found.Severity != report.Warn || found.Remedy == "" {
+		t.Errorf("%+v", found)
+	}
+	f.cfg.NoFast = true
+	if found := examineFast(f.cfg); found.Severity != report.OK {
+		t.Errorf("%+v", found)
+	}
+}

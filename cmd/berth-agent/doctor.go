@@ -22,7 +22,7 @@ const netNS = "/run/netns"
 var errWrong = errors.New("the service path of this node is not as it should be")
 
 // doctorCommand takes the agent's own flags, so that whoever runs it beside an agent hands on what that was started with.
-func doctorCommand(cfg *agent.Config, servicePath *bool, agentFlags *pflag.FlagSet) *cobra.Command {
+func doctorCommand(cfg *agent.Config, servicePath, fastMode *bool, agentFlags *pflag.FlagSet) *cobra.Command {
 	format := formatText
 	cmd := &cobra.Command{
 		Use:   "doctor",
@@ -34,7 +34,7 @@ func doctorCommand(cfg *agent.Config, servicePath *bool, agentFlags *pflag.FlagS
 			found := doctor.Examine(cmd.Context(), doctor.Config{
 				Path:   path.Config{NodeName: cfg.NodeName, PinDir: cfg.PinDir},
 				Socket: cfg.Socket, Plugin: cfg.PluginSource, CNIBinDir: cfg.CNIBinDir, NetNS: netNS,
-				NoPath: !*servicePath, Between: time.Second,
+				NoPath: !*servicePath, NoFast: !*fastMode, CgroupDirs: cfg.CgroupDirs, Between: time.Second,
 			})
 			if err := format.write(cmd.OutOrStdout(), found, func(w io.Writer) { found.WriteText(w, true) }); err != nil {
 				return err

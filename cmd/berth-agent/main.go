@@ -126,7 +126,7 @@ func command() *cobra.Command {
 				path.Cleanup(path.Config{NodeName: cfg.NodeName, PinDir: cfg.PinDir}, log), proxy.Remove())
 		},
 	})
-	cmd.AddCommand(doctorCommand(&cfg, &servicePath, f), traceCommand(&cfg, f))
+	cmd.AddCommand(doctorCommand(&cfg, &servicePath, &fastMode, f), traceCommand(&cfg, f))
 	return cmd
 }
 
