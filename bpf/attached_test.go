@@ -8,6 +8,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
+
+	"github.com/berthdev/berth/tests/netns"
 )
 
 func (l *lab) wantStillAttached(s *Steer, want bool) {
@@ -111,6 +113,9 @@ func TestAttached(t *testing.T) {
 		for _, breakages := range []map[string]func(l *lab){both, only[mode]} {
 			for name, breakIt := range breakages {
 				t.Run(mode+"/"+name, func(t *testing.T) {
+					if mode == modeTCX {
+						netns.NeedTCX(t)
+					}
 					l := newLab(t)
 					l.cfg.Clsact = mode == modeClsact
 					s := l.attach()

@@ -341,7 +341,7 @@ func TestAttachManyAtOnce(t *testing.T) {
 	n.check(want)
 	one := n.must("attach", all[1])
 	t.Logf("first %s, 59 at once %s, one more %s", first.Took, rest.Took, one.Took)
-	if rest.Took > 59*5*time.Millisecond { // is to be below 1 ms each; the machine may be busy
+	if rest.Took > 59*50*time.Millisecond { // is to be below 1 ms each; the machine may be busy, or emulated
 		t.Errorf("59 took %s", rest.Took)
 	}
 }

@@ -3,8 +3,8 @@
 package path
 
 import (
+	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -14,6 +14,9 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+
+	"github.com/berthdev/berth/tests/netns"
 )
 
 // TestMend breaks the path in every way that an event tells of, and some others.
@@ -115,6 +118,9 @@ func (r *recorder) Errorf(format string, a ...any) { r.said += fmt.Sprintf(forma
 // programs are the IDs of the attached programs.
 func (n *node) programs() (ids []ebpf.ProgramID) {
 	n.t.Helper()
+	if !netns.TCX(n.t) {
+		return n.filters()
+	}
 	for _, name := range []string{"steer", "guard"} {
 		l, err := link.LoadPinnedLink(filepath.Join(n.cfg.PinDir, n.vmac().Name, name), nil)
 		if err != nil {
@@ -130,6 +136,48 @@ func (n *node) programs() (ids []ebpf.ProgramID) {
 	return ids
 }
 
+// filters are the IDs of the programs that clsact has at the vmac and its parent.
+func (n *node) filters() (ids []ebpf.ProgramID) {
+	n.t.Helper()
+	n.Do(func() {
+		for name, parent := range map[string]uint32{n.vmac().Name: netlink.HANDLE_MIN_INGRESS, "eth0": netlink.HANDLE_MIN_EGRESS} {
+			l, err := netlink.LinkByName(name)
+			if err != nil {
+				n.t.Fatal(err)
+			}
+			filters, err := netlink.FilterList(l, parent)
+			if err != nil {
+				n.t.Fatal(err)
+			}
+			for _, f := range filters {
+				ids = append(ids, ebpf.ProgramID(f.(*netlink.BpfFilter).Id))
+			}
+		}
+	})
+	slices.Sort(ids)
+	return ids
+}
+
+// takeOff detaches the programs behind the agent's back.
+func (n *node) takeOff() {
+	n.t.Helper()
+	if !netns.TCX(n.t) {
+		for _, name := range []string{n.vmac().Name, "eth0"} {
+			run(n.t, n.NS, "", "tc", "qdisc", "delete", "dev", name, "clsact")
+		}
+		return
+	}
+	for _, name := range []string{"steer", "guard"} {
+		l, err := link.LoadPinnedLink(filepath.Join(n.cfg.PinDir, n.vmac().Name, name), nil)
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		if err := errors.Join(l.Detach(), l.Close()); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+}
+
 // TestHealthyProgram: the half minute's round loads nothing where nothing is amiss.
 func TestHealthyProgram(t *testing.T) {
 	n := newCluster(t, 1).nodes[0]
@@ -137,7 +185,7 @@ func TestHealthyProgram(t *testing.T) {
 	n.must("sync", n.pod(1).endpoints()...)
 	before := n.programs()
 	n.must("mend")
-	if now := n.programs(); !slices.Equal(now, before) {
+	if now := n.programs(); len(before) != 2 || !slices.Equal(now, before) {
 		t.Errorf("programs were %v, are %v", before, now)
 	}
 }
@@ -155,20 +203,7 @@ func TestDetachedProgram(t *testing.T) {
 	for _, gateway := range []string{"169.254.1.1", "fe80::1"} {
 		ip(t, stranger.NS, "neigh replace %s lladdr %s dev net1 nud permanent\n", gateway, n.vmac().HardwareAddr)
 	}
-	err := filepath.WalkDir(n.cfg.PinDir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		if l, err := link.LoadPinnedLink(path, nil); err == nil {
-			err = l.Detach()
-			l.Close()
-			return err
-		}
-		return nil // a map
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	n.takeOff()
 	counts := func() uint64 { return n.counts()["steered_ipv4"] }
 	before := counts()
 	_, _ = ask(p.NS, "tcp", n.own()[0])
