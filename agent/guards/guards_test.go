@@ -30,22 +30,31 @@ type sandbox struct {
 	*Guards
 	node, pod *netns.NS
 	refused   []uint64 // as told
+	parent    string
 	Interface
 }
 
 func newSandbox(t testing.TB, clsact bool) *sandbox {
+	t.Helper()
+	return newSandboxOn(t, clsact, func(nic netlink.Link) netlink.Link { return nic })
+}
+
+// newSandboxOn has its parent made upon a NIC.
+func newSandboxOn(t testing.TB, clsact bool, parent func(nic netlink.Link) netlink.Link) *sandbox {
 	t.Helper()
 	s := &sandbox{TB: t, node: netns.New(t), pod: netns.New(t)}
 	pins := t.TempDir()
 	s.must(unix.Mount("bpf", pins, "bpf", 0, ""))
 	t.Cleanup(func() { s.must(unix.Unmount(pins, unix.MNT_DETACH)) })
 	s.node.Do(func() {
-		s.must(netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "nic"}, PeerName: "peer"}))
+		nic := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "nic"}, PeerName: "peer"}
+		s.must(netlink.LinkAdd(nic))
+		s.parent = parent(nic).Attrs().Name
 	})
 	s.plug()
 	cfg := Config{PinDir: filepath.Join(pins, "berth"), NetNS: t.TempDir(), Clsact: clsact}
 	s.must(os.Symlink(s.pod.Path(), filepath.Join(cfg.NetNS, "pod")))
-	s.Interface = Interface{ContainerID: "c1", Name: "eth0", NetNS: "/var/run/netns/pod", Parent: "nic", Network: "n", MAC: podMAC,
+	s.Interface = Interface{ContainerID: "c1", Name: "eth0", NetNS: "/var/run/netns/pod", Parent: s.parent, Network: "n", MAC: podMAC,
 		Addresses: []netip.Addr{netip.MustParseAddr("10.1.0.11")}, Guarded: true}
 	s.start(cfg)
 	return s
@@ -60,7 +69,7 @@ func (s *sandbox) start(cfg Config) {
 func (s *sandbox) plug() {
 	s.Helper()
 	s.node.Do(func() {
-		nic, err := netlink.LinkByName("nic")
+		nic, err := netlink.LinkByName(s.parent)
 		s.must(err)
 		s.must(netlink.LinkAdd(&netlink.Macvlan{Mode: netlink.MACVLAN_MODE_BRIDGE, LinkAttrs: netlink.LinkAttrs{Name: "eth0",
 			ParentIndex: nic.Attrs().Index, HardwareAddr: podMAC, Namespace: netlink.NsFd(s.pod.FD())}}))
@@ -122,7 +131,12 @@ func (s *sandbox) pins() int {
 
 func eachMode(t *testing.T, test func(s *sandbox)) {
 	for name, clsact := range map[string]bool{"tcx": false, "clsact": true} {
-		t.Run(name, func(t *testing.T) { test(newSandbox(t, clsact)) })
+		t.Run(name, func(t *testing.T) {
+			if !clsact {
+				netns.NeedTCX(t)
+			}
+			test(newSandbox(t, clsact))
+		})
 	}
 }
 
@@ -187,6 +201,46 @@ func (s *sandbox) states(state string, n int) {
 	want[state] = n
 	if diff := cmp.Diff(want, s.States()); diff != "" {
 		s.Errorf("states (-want +got):\n%s", diff)
+	}
+}
+
+// The guard is on the pod's interface: it is the same whatever is below.
+func TestGuardsOnOtherParents(t *testing.T) {
+	for name, kind := range map[string]struct {
+		need   func(testing.TB)
+		parent func(t *testing.T, nic netlink.Link) netlink.Link
+	}{
+		"bond": {netns.NeedBond, func(t *testing.T, nic netlink.Link) netlink.Link {
+			bond := netlink.NewLinkBond(netlink.LinkAttrs{Name: "bond"})
+			bond.Mode = netlink.BOND_MODE_ACTIVE_BACKUP
+			if err := errors.Join(netlink.LinkAdd(bond), netlink.LinkSetMaster(nic, bond), netlink.LinkSetUp(nic)); err != nil {
+				t.Fatal(err)
+			}
+			return bond
+		}},
+		"VLAN": {netns.NeedVLAN, func(t *testing.T, nic netlink.Link) netlink.Link {
+			vlan := &netlink.Vlan{LinkAttrs: netlink.LinkAttrs{Name: "vlan", ParentIndex: nic.Attrs().Index}, VlanId: 7}
+			if err := errors.Join(netlink.LinkAdd(vlan), netlink.LinkSetUp(nic)); err != nil {
+				t.Fatal(err)
+			}
+			return vlan
+		}},
+	} {
+		for _, clsact := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, clsact asked for: %v", name, clsact), func(t *testing.T) {
+				kind.need(t)
+				s := newSandboxOn(t, clsact, func(nic netlink.Link) netlink.Link { return kind.parent(t, nic) })
+				s.want(false)
+				s.must(s.Attach(s.Interface))
+				s.want(true)
+				s.must(s.look(true))
+				s.want(true)
+				s.must(s.Detach("c1", "eth0"))
+				if s.passes("10.1.0.11") {
+					s.Error("an interface that gave up its address sends with it")
+				}
+			})
+		}
 	}
 }
 

@@ -24,6 +24,7 @@ import (
 type cluster struct {
 	t     testing.TB
 	wire  *netns.NS
+	nic   nic
 	nodes []*node
 }
 
@@ -61,7 +62,12 @@ func (n *node) steering() Prefixes {
 
 func newCluster(t testing.TB, nodes int) *cluster {
 	t.Helper()
-	c := &cluster{t: t, wire: namespace(t)}
+	return newClusterOn(t, nodes, plainNIC)
+}
+
+func newClusterOn(t testing.TB, nodes int, nic nic) *cluster {
+	t.Helper()
+	c := &cluster{t: t, wire: namespace(t), nic: nic}
 	ip(t, c.wire, "link add br0 type bridge\nlink set br0 up\n")
 	for i := 1; i <= nodes; i++ {
 		n := &node{NS: namespace(t), t: t, n: i}
@@ -95,8 +101,7 @@ func namespace(t testing.TB) *netns.NS {
 // plug gives a node its NIC. It can be done again after the NIC was deleted.
 func (c *cluster) plug(n *node) {
 	c.t.Helper()
-	pair(c.t, n.NS, "eth0", c.wire, fmt.Sprintf("port%d", n.n))
-	ip(c.t, c.wire, "link set port%d master br0 up\n", n.n)
+	c.nic(c, n)
 	ip(c.t, n.NS, "link set eth0 up\naddress add 10.6.0.1%d/16 dev eth0\naddress add 2001:db8:6::1%d/64 dev eth0 nodad\n"+
 		"route add default via 10.6.255.254\nroute add default via 2001:db8:6::ffff\n", n.n, n.n)
 	local(c.t, n.NS, n.own()[1])

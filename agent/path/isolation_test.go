@@ -58,8 +58,9 @@ func (n *node) counts() map[string]uint64 {
 	return n.must("counters").Counters[n.vmac().Name]
 }
 
-func TestGatewayOfEachNode(t *testing.T) {
-	c := newCluster(t, 2)
+func TestGatewayOfEachNode(t *testing.T) { askForGateways(t, newCluster(t, 2)) }
+
+func askForGateways(t *testing.T, c *cluster) {
 	n1, n2 := c.nodes[0], c.nodes[1]
 	n1.start()
 	n2.start()

@@ -13,13 +13,15 @@ import (
 )
 
 // TestService walks the table of ruleset: who is reached, and with which address the client is seen.
-func TestService(t *testing.T) {
-	c := newCluster(t, 2)
+func TestService(t *testing.T) { walkServices(t, newCluster(t, 2)) }
+
+func walkServices(t *testing.T, c *cluster) (client *pod) {
 	n1, n2 := c.nodes[0], c.nodes[1]
 	overlay1, overlay2 := n1.overlayPod(), n2.overlayPod()
 	n1.start()
 	n2.start()
-	client, neighbour, remote := n1.attached(1), n1.attached(2), n2.attached(1)
+	client = n1.attached(1)
+	neighbour, remote := n1.attached(2), n2.attached(1)
 
 	serve(t, client.NS, client.addrs...)
 	serve(t, neighbour.NS, neighbour.addrs...)
@@ -82,6 +84,7 @@ func TestService(t *testing.T) {
 			t.Logf("node %d: %v\n%s", n.n, n.must("counters").Counters, run(t, n.NS, "", "nft", "list", "ruleset"))
 		}
 	}
+	return client
 }
 
 // TestMultihomed: a pod in the overlay with a macvlan interface besides is reached by Services at either address. It would
