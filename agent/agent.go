@@ -189,7 +189,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.fast, a.serving.slow = a.openFast()
 	a.serving.fast = a.fast
 	if a.fast != nil {
-		defer a.fast.Close()
+		defer func() {
+			if err := a.fast.Close(); err != nil {
+				a.log.Warn("close fast mode", "err", err)
+			}
+		}()
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.serve(ctx) })
