@@ -4,16 +4,17 @@ package path
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/berthdev/berth/agent/report"
+	"github.com/berthdev/berth/tests/netns"
 )
 
 // examine says what is not well: "fail check: what".
@@ -77,7 +78,7 @@ func TestExamine(t *testing.T) {
 			"fail neighbours: ", "fail neighbours: ", "fail neighbours: ", "fail neighbours: "}, nil},
 		{"address", "ip address add 10.88.0.1/24 dev V", "", []string{"fail link: V has an address, 10.88.0.1/24"}, nil},
 		{"program detached", detachSteer, "", []string{"fail program: program steer of V: not attached"}, nil},
-		{"guard not pinned", "rm PIN/V/guard", "", []string{"fail program: program guard of V: not attached"}, nil},
+		{"guard not pinned", unpinGuard, "", []string{"fail program: program guard of V: not attached"}, nil},
 		{"no pins", "rm -r PIN/V", "", []string{"fail program: V: nothing is pinned"}, nil},
 		{"route missing", "ip route del " + a4, "", []string{"fail routes: V: the route to 10.6.1.1/32 is missing"}, nil},
 		{"route by another source", "ip route replace " + a4 + " dev V proto 98 scope link src 192.168.99.1", "", []string{
@@ -127,6 +128,7 @@ func TestExamine(t *testing.T) {
 // What no command of the shell does.
 const (
 	detachSteer = "detach the program steer"
+	unpinGuard  = "remove the pin of the program guard"
 	deleteEntry = "delete the map entry of a pod's first address"
 )
 
@@ -135,12 +137,10 @@ func (n *node) breakIt(vmac string, p *pod, how string) {
 	dir := filepath.Join(n.cfg.PinDir, vmac)
 	switch how {
 	case detachSteer:
-		l, err := link.LoadPinnedLink(filepath.Join(dir, "steer"), nil)
-		if err != nil {
-			n.t.Fatal(err)
-		}
-		defer l.Close()
-		if err := l.Detach(); err != nil {
+		n.takeOff("steer")
+	case unpinGuard:
+		netns.NeedTCX(n.t)
+		if err := os.Remove(filepath.Join(dir, "guard")); err != nil {
 			n.t.Fatal(err)
 		}
 	case deleteEntry:

@@ -158,16 +158,15 @@ func (n *node) filters() (ids []ebpf.ProgramID) {
 	return ids
 }
 
-// takeOff detaches the programs behind the agent's back.
-func (n *node) takeOff() {
+// takeOff detaches programs behind the agent's back.
+func (n *node) takeOff(names ...string) {
 	n.t.Helper()
-	if !netns.TCX(n.t) {
-		for _, name := range []string{n.vmac().Name, "eth0"} {
-			run(n.t, n.NS, "", "tc", "qdisc", "delete", "dev", name, "clsact")
+	for _, name := range names {
+		if !netns.TCX(n.t) {
+			at := map[string]string{"steer": n.vmac().Name, "guard": "eth0"}[name]
+			run(n.t, n.NS, "", "tc", "qdisc", "delete", "dev", at, "clsact")
+			continue
 		}
-		return
-	}
-	for _, name := range []string{"steer", "guard"} {
 		l, err := link.LoadPinnedLink(filepath.Join(n.cfg.PinDir, n.vmac().Name, name), nil)
 		if err != nil {
 			n.t.Fatal(err)
@@ -203,7 +202,7 @@ func TestDetachedProgram(t *testing.T) {
 	for _, gateway := range []string{"169.254.1.1", "fe80::1"} {
 		ip(t, stranger.NS, "neigh replace %s lladdr %s dev net1 nud permanent\n", gateway, n.vmac().HardwareAddr)
 	}
-	n.takeOff()
+	n.takeOff("steer", "guard")
 	counts := func() uint64 { return n.counts()["steered_ipv4"] }
 	before := counts()
 	_, _ = ask(p.NS, "tcp", n.own()[0])
