@@ -13,7 +13,7 @@ CRDS := $(addprefix api/v1alpha1/crds/berth.dev_,ippools.yaml ipleases.yaml)
 GENERATED = api/v1alpha1/zz_generated.deepcopy.go $(CRDS) deploy/install.yaml $(wildcard bpf/*_bpfe[lb].[go]* bpf/*/*_bpfe[lb].[go]*)
 
 .DEFAULT_GOAL := help
-.PHONY: help build image generate generate-check lint deps test test-unit test-api test-hammer test-e2e fuzz hammer bench demo demo-down lab lab-down clean
+.PHONY: help build image generate generate-check lint deps test test-unit test-api test-hammer test-e2e test-kernel fuzz hammer bench demo demo-down lab lab-down clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,10 @@ hammer: deps bin/lab ## random operations and faults on agents and a real API se
 
 test-e2e: deps image bin/lab ## tests on the two-node lab
 	go test -count=1 -timeout 30m ./tests/e2e/...
+
+test-kernel: ## the data path's tests on Debian's 6.1 and 6.12, in slow virtual machines; no part of make test. KERNEL_FLAGS= more
+	scripts/deps.sh qemu-system-x86_64:qemu-system-x86 xz:xz-utils setpriv:util-linux
+	go run ./tests/kernel -dir $(LAB_DIR)/kernel $(KERNEL_FLAGS)
 
 # Go fuzzes one target at a time. What it finds it keeps below testdata/fuzz of the package.
 fuzz: ## each fuzz target for FUZZTIME (30s), one after the other

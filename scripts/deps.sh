@@ -1,5 +1,6 @@
 #!/bin/sh
 # Installs the Debian or Ubuntu packages that building and testing need, if any is missing; elsewhere names what is missing.
+# Arguments are further needs, in the form below.
 # Needs root only where something is missing.
 set -eu
 cd "$(dirname "$0")/.."
@@ -24,6 +25,7 @@ needs='
 	mount:mount
 	pkill:procps
 '
+needs="$needs $*"
 
 missing=
 for n in $needs; do
