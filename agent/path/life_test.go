@@ -145,6 +145,12 @@ func TestCleanupLeavesNothing(t *testing.T) {
 	run(t, n.NS, "", "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
 	run(t, n.NS, "add table inet proxy", "nft", "-f", "-")
 	time.Sleep(100 * time.Millisecond)
+	eventually(t, 5*time.Second, "state of eth0", func() error { // the kernel's link watch comes up to a second later
+		if got := run(t, n.NS, "", "ip", "-o", "link", "show", "eth0"); !strings.Contains(got, " state UP ") {
+			return fmt.Errorf("%s", got)
+		}
+		return nil
+	})
 	before := n.snapshot()
 	n.start()
 	n.must("attach", p.endpoints()...)
