@@ -94,6 +94,16 @@ func (w *world) follow(s *Store, pools ...*ipam.Pool) {
 	}
 }
 
+// label of a lease in the API; the store keeps none.
+func (w *world) label(l *v1alpha1.IPLease, key string) string {
+	w.Helper()
+	now, err := w.leases.Get(w.Context(), l.Name, metav1.GetOptions{})
+	if err != nil {
+		w.Fatal(err)
+	}
+	return now.Labels[key]
+}
+
 func (w *world) claim(s *Store, p *ipam.Pool, h v1alpha1.LeaseHolder) *v1alpha1.IPLease {
 	w.Helper()
 	l, err := s.Claim(w.Context(), p, anyIPv4, ipam.Claimant{Holder: h})

@@ -157,8 +157,8 @@ func TestReleasedAddresses(t *testing.T) {
 		}
 		s.index.put(got)
 	}
-	if l := w.claim(s, p, holder("n", "four", "c1")); l.Spec.Address != two.Spec.Address || l.Labels[v1alpha1.LabelNamespace] != "ns" {
-		t.Errorf("%s, want the one released longest ago, %s", l.Spec.Address, two.Spec.Address)
+	if l := w.claim(s, p, holder("n", "four", "c1")); l.Spec.Address != two.Spec.Address || w.label(l, v1alpha1.LabelNamespace) != "ns" {
+		t.Errorf("%s of namespace %q, want the one released longest ago, %s", l.Spec.Address, w.label(l, v1alpha1.LabelNamespace), two.Spec.Address)
 	}
 }
 

@@ -402,7 +402,7 @@ func TestReservationNotYetAdopted(t *testing.T) {
 	}
 	mine := claimant("a", "web", "c1")
 	mine.Names = map[string]string{"Pod": "web"}
-	if l := w.claimBy(s, p, mine); l.Spec.Pool != p.Name || l.Labels[v1alpha1.LabelPool] != p.Name || l.Spec.Identity == nil {
+	if l := w.claimBy(s, p, mine); l.Spec.Pool != p.Name || w.label(l, v1alpha1.LabelPool) != p.Name || l.Spec.Identity == nil {
 		t.Errorf("%+v", l)
 	}
 	w.release(s, s.HeldBySandbox("c1", "net1")[0])
