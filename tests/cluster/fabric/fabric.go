@@ -79,11 +79,7 @@ func Down(t *topology.Topology) error {
 // keep it alive: commands run there by `lab exec`, or daemons whose record was
 // lost.
 func killMembers(ns string) error {
-	out, err := exec.Command("ip", "netns", "pids", ns).Output()
-	if err != nil {
-		return nil // no such namespace
-	}
-	for _, f := range strings.Fields(string(out)) {
+	for _, f := range members(ns) {
 		pid, err := strconv.Atoi(f)
 		if err != nil {
 			return fmt.Errorf("ip netns pids %s: %w", ns, err)
@@ -93,6 +89,26 @@ func killMembers(ns string) error {
 		}
 	}
 	return nil
+}
+
+// Dead reports whether no process is left in the lab's namespaces: its machine was
+// stopped, or its processes were killed together with those that would have removed it.
+func Dead(t *topology.Topology) bool {
+	for _, ns := range t.Namespaces() {
+		if len(members(ns)) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// members are the pids in a namespace, none where there is no such namespace.
+func members(ns string) []string {
+	out, err := exec.Command("ip", "netns", "pids", ns).Output()
+	if err != nil {
+		return nil
+	}
+	return strings.Fields(string(out))
 }
 
 // Present reports whether any of the lab's namespaces or links are there.

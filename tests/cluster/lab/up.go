@@ -65,8 +65,14 @@ func (l *Lab) wire(proxyMode string) error {
 		return err
 	}
 	if fabric.Present(l.topo) {
-		return fmt.Errorf("lab %q: its namespaces or links exist already, of a lab in another --dir: "+
-			"take that down with its --dir, or use another --name", l.Name)
+		if !fabric.Dead(l.topo) {
+			return fmt.Errorf("lab %q: its namespaces or links exist already, of a lab in another --dir: "+
+				"take that down with its --dir, or use another --name", l.Name)
+		}
+		l.Say("network: a lab %q of another --dir has left namespaces or links without a process; they go", l.Name)
+		if err := fabric.Down(l.topo); err != nil {
+			return fmt.Errorf("network of the lab before: %w", err)
+		}
 	}
 	if err := l.save(); err != nil {
 		return err
@@ -74,6 +80,12 @@ func (l *Lab) wire(proxyMode string) error {
 	l.Say("network: zones a (10.6.0.0/16, fd00:6::/64) and b (10.7.0.0/16, fd00:7::/64), management %s", l.topo.Mgmt4)
 	if err := fabric.Up(l.topo); err != nil {
 		return fmt.Errorf("network: %w; `lab down` removes what is there of it", err)
+	}
+	// Before the lock is given up: a lab without a process is dead, and another of its name may take its place.
+	for _, n := range l.nodes() {
+		if err := n.Hold(l.table); err != nil {
+			return fmt.Errorf("%w; `lab down` removes what is there", err)
+		}
 	}
 	return nil
 }
@@ -124,7 +136,7 @@ func (l *Lab) up(ctx context.Context) error {
 	nodes := l.nodes()
 	for _, n := range nodes {
 		l.Say("%s: namespaces and containerd, zone %s, eth0 %s", n.Name, n.Zone.Name, n.Under4)
-		if err := n.Hold(l.table); err != nil {
+		if err := n.Attach(l.table); err != nil {
 			return err
 		}
 		if err := n.StartRuntime(ctx, l.table); err != nil {
