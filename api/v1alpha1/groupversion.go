@@ -1,4 +1,4 @@
-// Package v1alpha1 holds the API of Berth, group berth.dev: IPPool and IPLease, both cluster-scoped.
+// Package v1alpha1 holds the API of Berth, group berth.dev: IPPool and IPLease, Subnet and IPBlock, Netspace and HostNetwork, all cluster-scoped.
 //
 // +kubebuilder:object:generate=true
 // +groupName=berth.dev
@@ -25,7 +25,8 @@ const (
 
 // AddToScheme registers the kinds of this package.
 func AddToScheme(s *runtime.Scheme) error {
-	s.AddKnownTypes(GroupVersion, &IPPool{}, &IPPoolList{}, &IPLease{}, &IPLeaseList{})
+	s.AddKnownTypes(GroupVersion, &IPPool{}, &IPPoolList{}, &IPLease{}, &IPLeaseList{}, &Subnet{}, &SubnetList{}, &IPBlock{}, &IPBlockList{},
+		&Netspace{}, &NetspaceList{}, &HostNetwork{}, &HostNetworkList{})
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil
 }

@@ -27,7 +27,7 @@ func TestSubnetValidation(t *testing.T) {
 		{name: "/32", subnets: `[{cidr: 10.6.0.9/32, ips: [10.6.0.9]}]`},
 		{name: "/127", subnets: `[{cidr: "2001:db8::/127", gateway: "2001:db8::", ips: ["2001:db8::1"]}]`},
 		{name: "/128", subnets: `[{cidr: "2001:db8::9/128", ips: ["2001:db8::9/128"]}]`},
-		{name: "no subnet", subnets: `[]`, want: []string{"spec.subnets", "subnets is empty; name at least one CIDR, or another IPAM plugin in delegate"}},
+		{name: "no subnet", subnets: `[]`, want: []string{"spec.subnets", "subnets is empty; name at least one CIDR, a Subnet to carve it from in subnet, or another IPAM plugin in delegate"}},
 		{name: "no CIDR", subnets: `[{gateway: 10.6.0.1}]`, want: []string{"spec.subnets[0].cidr"}},
 		{name: "empty CIDR", subnets: `[{cidr: ""}]`, want: []string{"subnets[0].cidr", `cidr "" is not ADDRESS/LENGTH`}},
 		{name: "no length", subnets: `[{cidr: 10.6.0.0}]`, want: []string{"subnets[0].cidr", `cidr "10.6.0.0" is not ADDRESS/LENGTH`}},

@@ -33,11 +33,14 @@ type IPPool struct {
 
 // IPPoolSpec is what a person writes.
 //
-// +kubebuilder:validation:XValidation:rule=`has(self.delegate) != (has(self.subnets) && self.subnets.size() > 0)`,messageExpression=`has(self.delegate) ? 'a pool with delegate has no subnets: the addresses are of the other plugin' : 'subnets is empty; name at least one CIDR, or another IPAM plugin in delegate'`,fieldPath=".subnets"
+// +kubebuilder:validation:XValidation:rule=`has(self.delegate) ? !has(self.subnet) && (!has(self.subnets) || self.subnets.size() == 0) : has(self.subnet) || has(self.subnets) && self.subnets.size() > 0`,messageExpression=`has(self.delegate) ? 'a pool with delegate has no subnets: the addresses are of the other plugin' : 'subnets is empty; name at least one CIDR, a Subnet to carve it from in subnet, or another IPAM plugin in delegate'`,fieldPath=".subnets"
 // +kubebuilder:validation:XValidation:rule=`!has(self.pairing) || has(self.subnets) && self.subnets.size() == 2 && (!self.subnets.all(s, isCIDR(s.cidr)) || cidr(self.subnets[0].cidr).ip().family() != cidr(self.subnets[1].cidr).ip().family() && self.subnets.exists_one(a, self.subnets.exists(b, cidr(a.cidr).prefixLength() + 96 == cidr(b.cidr).prefixLength())))`,message=`pairing: index needs two subnets, one IPv4 and one IPv6, with equally many host bits, such as 10.6.0.0/24 and fd00:6::/120`,fieldPath=".pairing"
 // +kubebuilder:validation:XValidation:rule=`(has(self.steering) && self.steering == 'Never') || !has(self.subnets) || !self.subnets.exists(s, has(s.gateway) && isIP(s.gateway) && string(ip(s.gateway)) in ['169.254.1.1', 'fe80::1'])`,messageExpression=`self.subnets.map(s, has(s.gateway) && isIP(s.gateway) && string(ip(s.gateway)) in ['169.254.1.1', 'fe80::1'], 'gateway ' + s.gateway + ' is the service gateway, which hides a router of that address from pods; name another address of the router, or, unless by macvlan in bridge mode, set steering: Never')[0]`,fieldPath=".subnets"
 // +kubebuilder:validation:XValidation:rule=`(has(self.steering) && self.steering == 'Never') || !has(self.subnets) || !self.subnets.exists(s, has(s.routes) && s.routes.exists(r, has(r.gw) && isIP(r.gw) && string(ip(r.gw)) in ['169.254.1.1', 'fe80::1']))`,message=`a route gw is the service gateway, 169.254.1.1 or fe80::1, which hides a router of that address from pods; name another address of the router, or, unless by macvlan in bridge mode, set steering: Never`,fieldPath=".subnets"
 // +kubebuilder:validation:XValidation:rule=`has(self.delegate) == has(oldSelf.delegate)`,message=`delegate cannot be changed: what it gave must be given back to it; make another pool`,fieldPath=".delegate"
+// +kubebuilder:validation:XValidation:rule=`has(self.subnet) == has(oldSelf.subnet) && has(self.owner) == has(oldSelf.owner) && has(self.netspace) == has(oldSelf.netspace)`,message=`subnet, owner and netspace are said when the pool is made, or never; make another pool`
+// +kubebuilder:validation:XValidation:rule=`has(self.subnet) == has(self.size)`,message=`subnet and size go together: how many addresses to carve from which Subnet`,fieldPath=".size"
+// +kubebuilder:validation:XValidation:rule=`!has(self.default) || !self.default || !has(self.owner) && !has(self.netspace)`,message=`a pool of a workload or a netspace is no default pool: default pools serve everybody else`,fieldPath=".default"
 type IPPoolSpec struct {
 	// Network names the L2 domain, e.g. "vlan910". An address is unique within its network,
 	// so isolated networks may use the same CIDR.
@@ -54,6 +57,34 @@ type IPPoolSpec struct {
 	// +listType=atomic
 	// +kubebuilder:validation:XValidation:rule=`self.all(a, !isCIDR(a.cidr) || self.filter(b, isCIDR(b.cidr) && cidr(a.cidr).containsCIDR(b.cidr)).size() == 1)`,messageExpression=`self.map(a, isCIDR(a.cidr) && self.filter(b, isCIDR(b.cidr) && cidr(a.cidr).containsCIDR(b.cidr)).size() > 1, 'subnet ' + a.cidr + ' overlaps or repeats another subnet of this pool; merge them')[0]`
 	Subnets []PoolSubnet `json:"subnets,omitempty"`
+
+	// Subnet has the controller carve the pool from the Subnet of that name, with Size addresses of each family; it writes subnets, vlan,
+	// pairing and nodeAffinity then.
+	//
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule=`self == oldSelf`,messageExpression=`'subnet cannot be changed (it is "' + oldSelf + '"); make another pool'`
+	Subnet string `json:"subnet,omitempty"`
+	// Size is how many addresses of each family a pool with subnet shall have. When it falls, only free addresses return to the Subnet.
+	//
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=65536
+	Size *int32 `json:"size,omitempty"`
+	// VLAN that the parent of an interface must be on (IEEE 802.1Q) for the pool to serve it; absent: any.
+	//
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=4094
+	VLAN *int32 `json:"vlan,omitempty"`
+	// Owner is the workload whose the pool is alone: an application pool.
+	//
+	// +kubebuilder:validation:XValidation:rule=`self == oldSelf`,message=`owner cannot be changed: its pods have addresses of the pool; make another pool`
+	Owner *PoolOwner `json:"owner,omitempty"`
+	// Keep an application pool when its workload is gone: one of the same name gets it back.
+	Keep bool `json:"keep,omitempty"`
+	// Netspace whose pods the pool serves alone.
+	//
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule=`self == oldSelf`,messageExpression=`'netspace cannot be changed (it is "' + oldSelf + '"); make another pool'`
+	Netspace string `json:"netspace,omitempty"`
 
 	// Delegate has another IPAM plugin choose the addresses, which Berth records as leases. Such a pool has no subnets.
 	//
@@ -117,6 +148,23 @@ type IPPoolSpec struct {
 	//
 	// +kubebuilder:default=Enabled
 	SourceGuard SourceGuard `json:"sourceGuard,omitempty"`
+}
+
+// PoolOwner is a workload: the topmost controller of its pods.
+type PoolOwner struct {
+	// APIVersion and Kind of the workload, such as apps/v1 and Deployment.
+	//
+	// +kubebuilder:validation:MaxLength=253
+	APIVersion string `json:"apiVersion"`
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Kind string `json:"kind"`
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace"`
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
 }
 
 // Delegate is another IPAM plugin, which the plugin berth runs for the addresses of a pool (CNI spec 1.1.0, section 4: delegation).

@@ -1,0 +1,134 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Subnet is the address plan of one network: the total from which pools are carved, out of which they grow, and to which they return.
+// No address is given to a pod from it directly.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster,shortName=bsn
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Network",type=string,JSONPath=`.spec.network`
+// +kubebuilder:printcolumn:name="VLAN",type=integer,JSONPath=`.spec.vlan`
+// +kubebuilder:printcolumn:name="CIDRs",type=string,JSONPath=`.status.cidrs`
+// +kubebuilder:printcolumn:name="Free",type=string,JSONPath=`.status.free`
+// +kubebuilder:printcolumn:name="Total",type=string,JSONPath=`.status.total`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Netspace",type=string,JSONPath=`.spec.netspace`,priority=1
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type Subnet struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   SubnetSpec   `json:"spec"`
+	Status SubnetStatus `json:"status,omitempty"`
+}
+
+// SubnetSpec is what a person writes.
+type SubnetSpec struct {
+	// Network names the L2 domain, as in IPPool.
+	//
+	// +kubebuilder:default=default
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule=`self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')`,messageExpression=`'network "' + self + '" is not a DNS label (at most 63 characters of a-z, 0-9 and "-", no dot): blocks are named NETWORK.ADDRESS'`
+	// +kubebuilder:validation:XValidation:rule=`self == oldSelf`,messageExpression=`'network cannot be changed (it is "' + oldSelf + '"): blocks are named after it; make another subnet'`
+	Network string `json:"network,omitempty"`
+	// VLAN of the network (IEEE 802.1Q). Pools carved from the subnet have it, too.
+	//
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=4094
+	VLAN *int32 `json:"vlan,omitempty"`
+	// CIDRs of the subnet, of either family or both.
+	//
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=8
+	// +listType=atomic
+	CIDRs []SubnetCIDR `json:"cidrs"`
+	// Pairing of the pools carved from the subnet, as in IPPool.
+	Pairing Pairing `json:"pairing,omitempty"`
+	// Netspace whose the subnet is alone: its pools are carved for that netspace only.
+	//
+	// +kubebuilder:validation:MaxLength=63
+	Netspace string `json:"netspace,omitempty"`
+	// NodeAffinity selects the nodes that are on the network. Empty: all. Pools carved from the subnet have it, too.
+	NodeAffinity *metav1.LabelSelector `json:"nodeAffinity,omitempty"`
+	// Parent is the host link on the network, on all of these nodes: the macvlan parent of attachments made for the subnet, such as bond0.910.
+	//
+	// +kubebuilder:validation:MaxLength=15
+	Parent string `json:"parent,omitempty"`
+	// Hub: the subnet is a copy of the hub's of the same name, and its blocks are claimed there first.
+	Hub bool `json:"hub,omitempty"`
+}
+
+// SubnetCIDR is one CIDR of a subnet.
+type SubnetCIDR struct {
+	// CIDR, without host bits.
+	//
+	// +kubebuilder:validation:MaxLength=43
+	// +kubebuilder:validation:XValidation:rule=`isCIDR(self)`,messageExpression=`'cidr "' + self + '" is not ADDRESS/LENGTH, e.g. 10.6.0.0/16'`
+	// +kubebuilder:validation:XValidation:rule=`!isCIDR(self) || cidr(self) == cidr(self).masked()`,messageExpression=`[string(cidr(self).masked())].map(s, 'cidr ' + self + ' has host bits; write ' + s)[0]`
+	CIDR string `json:"cidr"`
+	// Gateway of the pools carved from it.
+	//
+	// +kubebuilder:validation:MaxLength=39
+	// +kubebuilder:validation:XValidation:rule=`isIP(self)`,messageExpression=`'gateway "' + self + '" is not an address'`
+	Gateway string `json:"gateway,omitempty"`
+	// Routes of the pools carved from it.
+	//
+	// +kubebuilder:validation:MaxItems=64
+	// +listType=atomic
+	Routes []Route `json:"routes,omitempty"`
+	// Reserved addresses are never carved: an address, FIRST-LAST or a CIDR.
+	//
+	// +kubebuilder:validation:MaxItems=128
+	// +kubebuilder:validation:items:MaxLength=79
+	// +listType=atomic
+	Reserved []string `json:"reserved,omitempty"`
+}
+
+// SubnetStatus is written by the controller.
+type SubnetStatus struct {
+	// ObservedGeneration is the generation that the rest of the status speaks of.
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// CIDRs lists the CIDRs, for people.
+	CIDRs string `json:"cidrs,omitempty"`
+	// IPv4 and IPv6 count addresses; absent for a family that the subnet has not.
+	IPv4 *SubnetCount `json:"ipv4,omitempty"`
+	IPv6 *SubnetCount `json:"ipv6,omitempty"`
+	// Free and Total of both families, as people read them.
+	Free  string `json:"free,omitempty"`
+	Total string `json:"total,omitempty"`
+	// Pools carved from the subnet.
+	Pools int64 `json:"pools,omitempty"`
+	// Conditions: Ready (pools can be carved from it).
+	//
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// SubnetCount counts the addresses of one family, in decimal.
+type SubnetCount struct {
+	// Total that may be carved: neither reserved, nor gateway, network or broadcast address.
+	Total string `json:"total"`
+	// Free ones, which nobody has.
+	Free string `json:"free"`
+	// Carved ones, which a pool, or a subnet made from this one, has.
+	Carved string `json:"carved"`
+	// Returning ones came back not long ago, and are kept from others for a while.
+	Returning string `json:"returning,omitempty"`
+}
+
+// SubnetReady is the condition type of a Subnet.
+const SubnetReady = "Ready"
+
+// SubnetList is a list of Subnets.
+//
+// +kubebuilder:object:root=true
+type SubnetList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []Subnet `json:"items"`
+}
