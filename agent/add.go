@@ -90,10 +90,9 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 	}
 	uid := uidOf(args, pod)
 	own := a.ownLeases(c.Request, uid)
-	target := ipam.Target{
-		NodeName: a.cfg.NodeName, Namespace: pod.Namespace, Pod: pod.Name,
-		NodeLabels: a.pods.thisNode().Labels, NamespaceLabels: ns.Labels, PodLabels: pod.Labels,
-		Held: map[netip.Addr]string{},
+	target, err := a.target(conf, pod, ns, ask)
+	if err != nil {
+		return nil, err
 	}
 	for _, l := range own {
 		if addr, err := netip.ParseAddr(l.Spec.Address); err == nil {
@@ -162,6 +161,26 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 		return nil, errors.Join(fmt.Errorf("the plugin went away before its answer: %w", c.caller.Err()), t.undo(c))
 	}
 	return res, nil
+}
+
+// target is what the interface is to the pools.
+func (a *Agent) target(conf *delegate.Config, pod *corev1.Pod, ns *corev1.Namespace, ask nad.Ask) (ipam.Target, error) {
+	t := ipam.Target{
+		NodeName: a.cfg.NodeName, Namespace: pod.Namespace, Pod: pod.Name,
+		NodeLabels: a.pods.thisNode().Labels, NamespaceLabels: ns.Labels, PodLabels: pod.Labels,
+		Owners: ownersOf(pod), Held: map[netip.Addr]string{},
+	}
+	n, err := a.netspaces.of(ns, ask)
+	if err != nil {
+		return t, err
+	}
+	if n != nil {
+		t.Netspace, t.NetspaceDeleting = n.Name, n.Deleting
+	}
+	if a.pools.anyVLAN() {
+		t.Parent, err = a.vlanOf(conf)
+	}
+	return t, err
 }
 
 // silenceEarlier sandboxes of the pod, whose addresses the interface has now.

@@ -81,6 +81,7 @@ type Agent struct {
 	store   *store.Store
 	pods    *pods
 	pools   *pools
+	links   hostLinks
 	network *network
 	path    servicePath
 	guards  sourceGuards
@@ -100,6 +101,7 @@ type Agent struct {
 	netNS   string          // directory of the sandboxes' namespaces
 	ready   chan struct{}   // closed once leases, pools and pods are known and the path is in step
 
+	netspaces   *netspaces
 	openFast    func() (fastMode, error)
 	startEvents func(context.Context) error
 }
@@ -136,6 +138,10 @@ func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*
 	if err != nil {
 		return nil, fmt.Errorf("client for the Berth API: %w", err)
 	}
+	netspaces, err := v1alpha1.NewNetspaceClient(kube)
+	if err != nil {
+		return nil, fmt.Errorf("client for Netspaces: %w", err)
+	}
 	nads, err := nadclient.NewForConfig(kube)
 	if err != nil {
 		return nil, fmt.Errorf("client for NetworkAttachmentDefinitions: %w", err)
@@ -149,6 +155,7 @@ func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*
 		events:      broadcaster.NewRecorder(scheme.Scheme, "berth-agent"),
 		startEvents: broadcaster.StartRecordingToSinkWithContext,
 		nads:        nads,
+		links:       kernelLinks{},
 		lost:        workqueue.NewTyped[*v1alpha1.IPLease](),
 		suspect:     newSuspects(),
 		orphans:     newSuspects(),
@@ -163,6 +170,7 @@ func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*
 	hooks := store.Hooks{Collision: a.metrics.collisions.Inc, Lost: a.lost.Add, Early: a.early, Gone: a.pods.holderGone}
 	a.store = store.New(leases, cfg.NodeName, hooks, cfg.Now, log)
 	a.pools = newPools(poolClient, a.pods, a.store, log)
+	a.netspaces = newNetspaces(netspaces, a.pools, func() *journal.Journal { return a.journal }, log)
 	a.serving = newServing(cfg, client, a.pools, a.tellNode(client), log)
 	a.pools.tell = a.serving.setPools
 	a.path.OnLinks(a.serving.proxy.SetLinks)
@@ -240,6 +248,9 @@ func (a *Agent) start(ctx context.Context) error {
 		return err
 	}
 	if err := a.pools.start(ctx, own); err != nil {
+		return err
+	}
+	if err := a.netspaces.start(ctx); err != nil {
 		return err
 	}
 	if !a.cfg.NoServicePath {

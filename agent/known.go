@@ -201,14 +201,14 @@ func (a *Agent) setPrefixes(p path.Prefixes) {
 	a.path.SetPrefixes(p)
 	a.serving.setCIDRs(p.Services)
 	if data, err := json.Marshal(p); err == nil {
-		a.journal.SetPrefixes(data)
+		a.journal.SetNode(journal.KeyPrefixes, data)
 	}
 }
 
 // resumePrefixes of the last run, as far as they are not configured, so that the service path can be made before the API answers.
 func (a *Agent) resumePrefixes() {
 	var p path.Prefixes
-	if raw := a.journal.Prefixes(); raw == nil {
+	if raw := a.journal.Node(journal.KeyPrefixes); raw == nil {
 		return
 	} else if err := json.Unmarshal(raw, &p); err != nil {
 		a.log.Warn("service path prefixes in the journal", "err", err)

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -32,7 +33,9 @@ type pools struct {
 	mu       sync.Mutex
 	tell     func([]*ipam.Pool) // nil: nobody wants to know
 	pools    map[string]*compiled
+	ctx      context.Context       // of the run
 	held     map[string]bool       // pools that this node held addresses of at some time
+	expected map[string]bool       // workloads' pools that pods of this node may want
 	followed map[string]*ipam.Pool // what the store follows
 }
 
@@ -45,14 +48,17 @@ type compiled struct {
 
 func newPools(c *v1alpha1.PoolClient, p *pods, s *store.Store, log *slog.Logger) *pools {
 	return &pools{client: c, pods: p, store: s, log: log,
-		pools: map[string]*compiled{}, held: map[string]bool{}, followed: map[string]*ipam.Pool{}}
+		pools: map[string]*compiled{}, held: map[string]bool{}, expected: map[string]bool{}, followed: map[string]*ipam.Pool{}}
 }
 
 // start following; returns once all pools are known. held are the pools of this node's leases.
 func (p *pools) start(ctx context.Context, held []string) error {
+	p.mu.Lock()
+	p.ctx = ctx
 	for _, name := range held {
 		p.held[name] = true
 	}
+	p.mu.Unlock()
 	_, informer := cache.NewInformerWithOptions(cache.InformerOptions{
 		ObjectType: &v1alpha1.IPPool{},
 		ListerWatcher: &cache.ListWatch{
@@ -77,6 +83,11 @@ func (p *pools) start(ctx context.Context, held []string) error {
 	go informer.RunWithContext(ctx)
 	if !cache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
 		return ctx.Err()
+	}
+	if _, err := p.pods.pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: func(o any) { p.expect(ownersOf(o.(*corev1.Pod))) },
+	}); err != nil {
+		return err
 	}
 	_, err := p.pods.node.AddEventHandler(cache.ResourceEventHandlerFuncs{ // the node's labels decide which pools serve it
 		AddFunc:    func(any) { p.nodeChanged(ctx) },
@@ -134,8 +145,13 @@ func (p *pools) reconcile(ctx context.Context) {
 	for _, l := range p.store.Bound() {
 		p.held[l.Spec.Pool] = true
 	}
+	for name := range p.expected {
+		if p.pools[name] == nil {
+			delete(p.expected, name)
+		}
+	}
 	for name, c := range p.pools {
-		if !c.ServesNode(node) && !p.held[name] {
+		if !p.follows(c, node) {
 			continue
 		}
 		if p.followed[name] != c.Pool {
@@ -144,7 +160,7 @@ func (p *pools) reconcile(ctx context.Context) {
 		}
 	}
 	for name := range p.followed {
-		if c := p.pools[name]; c == nil || !c.ServesNode(node) && !p.held[name] {
+		if c := p.pools[name]; c == nil || !p.follows(c, node) {
 			p.store.Unfollow(name)
 			delete(p.followed, name)
 		}
@@ -189,6 +205,7 @@ func (p *pools) wait(ctx context.Context, pool *ipam.Pool) error {
 		if !p.has(pool) {
 			return fmt.Errorf("%w: pool %q was edited or deleted a moment ago; try again", store.ErrUnavailable, pool.Name)
 		}
+		p.want(pool.Name)
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%w: the leases of pool %q are not yet known; try again", store.ErrUnavailable, pool.Name)
@@ -208,4 +225,59 @@ func (p *pools) known(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// anyNetspace names a pool that is a netspace's; "": there is none.
+func (p *pools) anyNetspace() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(p.pools)) {
+		if p.pools[name].Netspace != "" {
+			return name
+		}
+	}
+	return ""
+}
+
+// anyVLAN says whether some pool is bound to a VLAN.
+func (p *pools) anyVLAN() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.pools {
+		if c.VLAN != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// expect a pod of these workloads: their pools are followed from now on, before the pod's ADD comes.
+func (p *pools) expect(owners []v1alpha1.PoolOwner) {
+	if len(owners) == 0 {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for name, c := range p.pools {
+		if c.Owner != nil && !p.expected[name] && c.OfWorkload(owners) {
+			p.expected[name] = true
+			p.reconcile(p.ctx)
+		}
+	}
+}
+
+// want the leases of a pool followed, though nothing of it was expected on this node.
+func (p *pools) want(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.expected[name] {
+		p.expected[name] = true
+		p.reconcile(p.ctx)
+	}
+}
+
+// follows says whether the leases of a pool are to be followed: those of workloads' pools, of which there are many, only where the node
+// has a pod of the workload.
+func (p *pools) follows(c *compiled, node labels.Set) bool {
+	return p.held[c.Name] || c.ServesNode(node) && (c.Owner == nil || p.expected[c.Name])
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/berthdev/berth/api/v1alpha1"
 )
 
 // Decisions that are errors. Each comes wrapped in words that name the thing, the value and the remedy.
@@ -28,7 +30,7 @@ var (
 // Want is one ordered list of pools, of which the first that can serve it does.
 type Want struct {
 	// Patterns name pools, in order; path.Match wildcards stand for all matching pools in order of their names.
-	// Nil: all pools marked default.
+	// Nil: all pools marked default; of a netspace's pod, all of the netspace's that are no workload's.
 	Patterns []string
 	// Family of the address wanted. "": one of each family that the pool has.
 	Family Family
@@ -38,6 +40,15 @@ type Want struct {
 type Target struct {
 	NodeName, Namespace, Pod               string
 	NodeLabels, NamespaceLabels, PodLabels labels.Set
+
+	// Owners are the pod's controllers, as far as they are known, the topmost among them.
+	Owners []v1alpha1.PoolOwner
+	// Netspace of the pod; "": none.
+	Netspace string
+	// NetspaceDeleting: the netspace gives nothing new.
+	NetspaceDeleting bool
+	// Parent link of the interface.
+	Parent Parent
 
 	// Held has the addresses that the interface holds already (its sandbox is made anew), and their pools. Their pools come
 	// first, and serve it even if they would refuse it today: editing or disabling a pool moves no lease.
@@ -102,7 +113,7 @@ func Plan(pools []*Pool, wants []Want, asked Asked, t Target) (plan [][]Option, 
 		}
 		serving, refused, unknown := serving(pools, w, t)
 		if len(serving) == 0 {
-			return nil, nil, fmt.Errorf("%w of %s serves this interface on node %q: %s", ErrNoPool, w, t.NodeName, strings.Join(refused, "; "))
+			return nil, nil, fmt.Errorf("%w of %s serves this interface on node %q: %s", ErrNoPool, w.of(t), t.NodeName, strings.Join(refused, "; "))
 		}
 		skipped = append(skipped, unknown...)
 
@@ -238,7 +249,9 @@ func serving(pools []*Pool, w Want, t Target) (out []*Pool, refused, unknown []s
 		}
 	}
 	refused = append(refused, unknown...)
-	if len(refused) == 0 && len(out) == 0 {
+	if len(refused) == 0 && len(out) == 0 && t.Netspace != "" {
+		refused = append(refused, fmt.Sprintf("netspace %q has no pool for it; see the netspace's condition Ready", t.Netspace))
+	} else if len(refused) == 0 && len(out) == 0 {
 		refused = append(refused, `no pool is marked default; name one by the annotation berth.dev/ippool, or set "default: true" on a pool`)
 	}
 	return out, refused, unknown
@@ -250,7 +263,7 @@ func expand(pools []*Pool, w Want, t Target, unknown *[]string) (out []*Pool) {
 	slices.SortFunc(pools, func(a, b *Pool) int { return strings.Compare(a.Name, b.Name) })
 	if w.Patterns == nil {
 		for _, p := range pools {
-			if p.Default && p.mayHave(w.Family) || t.holds(p, w.Family) {
+			if p.unnamed(t) && p.mayHave(w.Family) || t.holds(p, w.Family) {
 				out = append(out, p)
 			}
 		}
@@ -280,6 +293,8 @@ func expand(pools []*Pool, w Want, t Target, unknown *[]string) (out []*Pool) {
 // refuses says why the pool does not serve the target; "" if it does.
 func (p *Pool) refuses(f Family, t Target) string {
 	switch {
+	case p.notFor(t) != "":
+		return p.notFor(t)
 	case p.Refusal != "":
 		return p.Refusal
 	case !p.mayHave(f):
@@ -308,10 +323,14 @@ func ServingNode(pools []*Pool, patterns []string, node labels.Set) []*Pool {
 	return slices.DeleteFunc(out, func(p *Pool) bool { return p.Refusal != "" || !p.ServesNode(node) })
 }
 
-func (w Want) String() string {
+// of names the want's pools for messages.
+func (w Want) of(t Target) string {
 	s := "the default pools"
-	if w.Patterns != nil {
+	switch {
+	case w.Patterns != nil:
 		s = "pools " + strings.Join(w.Patterns, ", ")
+	case t.Netspace != "":
+		s = fmt.Sprintf("the pools of netspace %q", t.Netspace)
 	}
 	if w.Family != "" {
 		s += " (" + string(w.Family) + ")"

@@ -42,12 +42,20 @@ const DefaultCooldown = 30 * time.Second
 type Pool struct {
 	Name     string
 	Network  string
+	Kind     Kind
 	Default  bool
 	Steering v1alpha1.Steering
 	Guard    v1alpha1.SourceGuard
 	// FastMode: sockets may connect to backends of Services themselves.
 	FastMode bool
 	Deleting bool
+
+	// Owner is the workload whose the pool is alone; nil: no workload's.
+	Owner *v1alpha1.PoolOwner
+	// Netspace whose pods it serves alone; "": those of none.
+	Netspace string
+	// VLAN that the parent of an interface must be on; 0: any.
+	VLAN int32
 
 	// Cooldown of released addresses.
 	Cooldown time.Duration
@@ -86,6 +94,7 @@ func Compile(p *v1alpha1.IPPool) (*Pool, error) {
 	out := &Pool{
 		Name:     p.Name,
 		Network:  networkOf(p),
+		Kind:     KindOf(p),
 		Default:  p.Spec.Default,
 		Steering: p.Spec.Steering,
 		Guard:    cmp.Or(p.Spec.SourceGuard, v1alpha1.SourceGuardEnabled),
@@ -94,6 +103,11 @@ func Compile(p *v1alpha1.IPPool) (*Pool, error) {
 		ranges:   map[Family]Ranges{},
 		Cooldown: DefaultCooldown, ReservedFor: -1,
 		Delegate: p.Spec.Delegate,
+		Owner:    p.Spec.Owner,
+		Netspace: p.Spec.Netspace,
+	}
+	if p.Spec.VLAN != nil {
+		out.VLAN = *p.Spec.VLAN
 	}
 	if p.Spec.Cooldown != nil {
 		out.Cooldown = p.Spec.Cooldown.Duration
@@ -128,12 +142,14 @@ func Compile(p *v1alpha1.IPPool) (*Pool, error) {
 		out.ranges[f] = normalize(append(out.ranges[f], s.ranges...))
 	}
 	switch {
+	case out.Delegate == nil && len(out.subnets) == 0 && p.Spec.Subnet != "":
+		out.Refusal = cmp.Or(out.Refusal, fmt.Sprintf("has no address of subnet %q yet; see its condition Ready", p.Spec.Subnet))
 	case out.Delegate == nil && len(out.subnets) == 0:
 		return nil, fmt.Errorf("pool %q: subnets: empty; name at least one CIDR", p.Name)
 	case out.Delegate != nil && len(out.subnets) > 0:
 		return nil, fmt.Errorf("pool %q: delegate: a pool with delegate has no subnets", p.Name)
 	}
-	if p.Spec.Pairing != "" {
+	if p.Spec.Pairing != "" && (p.Spec.Subnet == "" || len(out.subnets) > 0) {
 		if err := out.pair(); err != nil {
 			return nil, fmt.Errorf("pool %q: pairing: %w", p.Name, err)
 		}
@@ -167,7 +183,8 @@ func CompileOrRefuse(p *v1alpha1.IPPool) *Pool {
 	out, err := Compile(p)
 	if err != nil {
 		none := labels.Nothing()
-		return &Pool{Name: p.Name, Network: networkOf(p), Deleting: p.DeletionTimestamp != nil, Refusal: "is malformed: " + err.Error(),
+		return &Pool{Name: p.Name, Network: networkOf(p), Kind: KindOf(p), Owner: p.Spec.Owner, Netspace: p.Spec.Netspace,
+			Deleting: p.DeletionTimestamp != nil, Refusal: "is malformed: " + err.Error(),
 			nodes: none, namespaces: none, pods: none}
 	}
 	return out

@@ -37,6 +37,9 @@
 // A pod whose connections to Services all have to go through the node, say for a service mesh that redirects them by the Service's address,
 // has berth.dev/fast-mode: Disabled.
 //
+// Which tenant a pod is a guest of is said in berth.dev/netspace of the pod (or ipam.com/netspace). Whether that has guests, and whose
+// the pod's namespace is, the agent knows.
+//
 // Every error is the user's, names the annotation and its value, and says what to write.
 package nad
 
@@ -51,7 +54,14 @@ const (
 	GuardAnnotation    = "berth.dev/source-guard"
 	AllowedAnnotation  = "berth.dev/allowed-addresses"
 	FastModeAnnotation = "berth.dev/fast-mode"
+	NetspaceAnnotation = "berth.dev/netspace"
 )
+
+// AccessVLANsAnnotation of nodes says which of their links are access ports of a VLAN: "eth1=910,eth2=911".
+const AccessVLANsAnnotation = "berth.dev/access-vlans"
+
+// foreignNetspace is read as NetspaceAnnotation is.
+const foreignNetspace = "ipam.com/netspace"
 
 // Annotations of Spiderpool that are read as they are.
 const (

@@ -27,6 +27,8 @@ type Ask struct {
 	// Claim is the name of an IPAMClaim in the pod's namespace (ipam-claim-reference), Identity that of the annotation
 	// berth.dev/identity. See the package comment for which counts.
 	Claim, Identity string
+	// Netspace that the pod names, and NetspaceSource the annotation where, for messages.
+	Netspace, NetspaceSource string
 	// Routes beside those of the pools: first the network's, then the pod's.
 	Routes []Route
 	// Steering is "", "Auto", "Always" or "Never"; the empty one leaves it to the pool.
@@ -108,6 +110,9 @@ func Resolve(in Input) (Ask, []string, error) {
 		if err := checkName(ask.Identity); err != nil {
 			return Ask{}, nil, annotationError("pod", IdentityAnnotation, s, err)
 		}
+	}
+	if ask.Netspace, ask.NetspaceSource, err = netspaceOf(in.PodAnnotations, warn); err != nil {
+		return Ask{}, nil, err
 	}
 	if s, ok := in.PodAnnotations[SteeringAnnotation]; ok {
 		if ask.Steering, err = delegate.ParseSteering(strings.TrimSpace(s)); err != nil {

@@ -44,6 +44,19 @@ func TestResolve(t *testing.T) {
 	}{{
 		name: "nothing said",
 	}, {
+		name: "a netspace",
+		pod:  kv(NetspaceAnnotation, " team-a "),
+		want: Ask{Netspace: "team-a", NetspaceSource: `pod annotation berth.dev/netspace " team-a "`},
+	}, {
+		name: "a netspace, by the other name",
+		pod:  kv(foreignNetspace, "team-a"),
+		want: Ask{Netspace: "team-a", NetspaceSource: `pod annotation ipam.com/netspace "team-a"`},
+	}, {
+		name:     "a netspace, by both",
+		pod:      kv(NetspaceAnnotation, "team-a", foreignNetspace, "team-b"),
+		want:     Ask{Netspace: "team-a", NetspaceSource: `pod annotation berth.dev/netspace "team-a"`},
+		warnings: list("annotation ipam.com/netspace is ignored, since berth.dev/netspace is set too"),
+	}, {
 		name: "ippool, short",
 		pod:  kv(PoolAnnotation, "zone-a, zone-b"),
 		want: Ask{Source: "pod annotation berth.dev/ippool", Any: list("zone-a", "zone-b")},

@@ -22,7 +22,7 @@ func sample(t testing.TB, n int) []byte {
 	t.Helper()
 	file := newFile(t)
 	j := mustOpen(t, file)
-	j.SetPrefixes([]byte(`{"Services":["10.96.0.0/16"]}`))
+	j.SetNode(KeyPrefixes, []byte(`{"Services":["10.96.0.0/16"]}`))
 	for i := range n {
 		e := entry(fmt.Sprint("p", i), fmt.Sprintf("s%03d", i), fmt.Sprintf("10.0.0.%d", i))
 		e.Result = fmt.Appendf(nil, `{"ips":[%q]}`, strings.Repeat("x", 200+i%3*3000))

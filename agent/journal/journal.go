@@ -188,15 +188,17 @@ func (j *Journal) Releases() []*Release {
 	return out
 }
 
-// Prefixes is what SetPrefixes kept, of this run of the agent or an earlier one; nil if nothing.
-func (j *Journal) Prefixes() json.RawMessage {
+// Node is what SetNode kept under a key, in this run of the agent or an earlier one; nil if nothing.
+func (j *Journal) Node(key string) json.RawMessage {
 	j.mu.RLock()
 	defer j.mu.RUnlock()
-	return j.state.prefixes
+	return j.state.node[key]
 }
 
-// SetPrefixes of the service path, as JSON.
-func (j *Journal) SetPrefixes(p json.RawMessage) { j.lazily(func(s *state) { s.setPrefixes(p) }) }
+// SetNode keeps what the node was told last, as JSON, under one of the keys of this package.
+func (j *Journal) SetNode(key string, v json.RawMessage) {
+	j.lazily(func(s *state) { s.setNode(key, v) })
+}
 
 // Keeps says whether there is a file: a journal without one knows nothing, and what it is told is not durable.
 func (j *Journal) Keeps() bool { return j.file != "" }

@@ -212,9 +212,9 @@ func TestPutVoidsEarlier(t *testing.T) {
 
 func TestPrefixes(t *testing.T) {
 	j := mustOpen(t, newFile(t))
-	j.SetPrefixes(json.RawMessage(`{"Services":["10.96.0.0/16"]}`))
+	j.SetNode(KeyPrefixes, json.RawMessage(`{"Services":["10.96.0.0/16"]}`))
 	j.Close()
-	if got := string(mustOpen(t, j.file).Prefixes()); got != `{"Services":["10.96.0.0/16"]}` {
+	if got := string(mustOpen(t, j.file).Node(KeyPrefixes)); got != `{"Services":["10.96.0.0/16"]}` {
 		t.Errorf("%q", got)
 	}
 }

@@ -17,9 +17,16 @@ const (
 	bucketReleases = "releases"   // container ID/interface#number → Release
 	bucketNode     = "node"
 
-	keyFormat   = "format"   // → format
-	keyPrefixes = "prefixes" // → path.Prefixes
+	keyFormat = "format" // → format
+
+	// What the node was told last, for a start without the API.
+	KeyPrefixes  = "prefixes"  // → path.Prefixes
+	KeyNetspaces = "netspaces" // → []*v1alpha1.Netspace
+	KeyTenants   = "tenants"   // → path.Tenants
 )
+
+// nodeKeys are the keys of SetNode.
+var nodeKeys = []string{KeyPrefixes, KeyNetspaces, KeyTenants}
 
 // format of the records. A file of another is set aside.
 const format = 1
@@ -61,8 +68,8 @@ func (s *state) encode(r record) ([]byte, error) {
 			return seal(r.key, e)
 		}
 	case bucketNode:
-		if s.prefixes != nil {
-			return seal(r.key, s.prefixes)
+		if v := s.node[r.key]; v != nil {
+			return seal(r.key, v)
 		}
 	}
 	return nil, nil
@@ -86,9 +93,13 @@ func load(db *bbolt.DB) (*state, error) {
 		if err := open([]byte(keyFormat), node.Get([]byte(keyFormat)), &f); err != nil || f != format {
 			return errors.Join(fmt.Errorf("format %d, not %d: of another version of berth-agent", f, format), err)
 		}
-		if p := node.Get([]byte(keyPrefixes)); p != nil {
-			if err := open([]byte(keyPrefixes), p, &s.prefixes); err != nil {
-				return err
+		for _, key := range nodeKeys {
+			if p := node.Get([]byte(key)); p != nil {
+				var v json.RawMessage
+				if err := open([]byte(key), p, &v); err != nil {
+					return err
+				}
+				s.node[key] = v
 			}
 		}
 		entries, releases := tx.Bucket([]byte(bucketEntries)), tx.Bucket([]byte(bucketReleases))

@@ -15,10 +15,10 @@ import (
 
 // state is the journal in memory, and which of its records are not in the file yet. The objects in it are never changed in place.
 type state struct {
-	entries  map[string]*Entry   // by container ID and interface
-	releases map[string]*Release // by ID
-	prefixes json.RawMessage
-	last     int // number in the ID of the newest release
+	entries  map[string]*Entry          // by container ID and interface
+	releases map[string]*Release        // by ID
+	node     map[string]json.RawMessage // by key
+	last     int                        // number in the ID of the newest release
 
 	dirty map[record]bool
 }
@@ -27,7 +27,7 @@ type state struct {
 type record struct{ bucket, key string }
 
 func newState() *state {
-	return &state{entries: map[string]*Entry{}, releases: map[string]*Release{}, dirty: map[record]bool{}}
+	return &state{entries: map[string]*Entry{}, releases: map[string]*Release{}, node: map[string]json.RawMessage{}, dirty: map[record]bool{}}
 }
 
 func (s *state) set(e *Entry) {
@@ -54,10 +54,10 @@ func (s *state) dropRelease(id string) {
 	}
 }
 
-func (s *state) setPrefixes(p json.RawMessage) {
-	if !bytes.Equal(s.prefixes, p) {
-		s.prefixes = p
-		s.dirty[record{bucketNode, keyPrefixes}] = true
+func (s *state) setNode(key string, v json.RawMessage) {
+	if !bytes.Equal(s.node[key], v) {
+		s.node[key] = v
+		s.dirty[record{bucketNode, key}] = true
 	}
 }
 

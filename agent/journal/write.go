@@ -164,7 +164,9 @@ func (j *Journal) markAll() {
 	for id := range j.state.releases {
 		j.state.dirty[record{bucketReleases, id}] = true
 	}
-	j.state.dirty[record{bucketNode, keyPrefixes}] = true
+	for key := range j.state.node {
+		j.state.dirty[record{bucketNode, key}] = true
+	}
 }
 
 // unwritten are the records to write, nil for those that are no more. They count as written from now on.

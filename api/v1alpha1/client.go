@@ -7,14 +7,38 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// PoolClient and LeaseClient are typed clients of the API server.
+// PoolClient and its like are typed clients of the API server.
 type (
-	PoolClient  = gentype.ClientWithList[*IPPool, *IPPoolList]
-	LeaseClient = gentype.ClientWithList[*IPLease, *IPLeaseList]
+	PoolClient     = gentype.ClientWithList[*IPPool, *IPPoolList]
+	LeaseClient    = gentype.ClientWithList[*IPLease, *IPLeaseList]
+	NetspaceClient = gentype.ClientWithList[*Netspace, *NetspaceList]
 )
 
-// NewClients for the kinds of this package, over one connection.
+// NewClients for pools and leases, over one connection.
 func NewClients(cfg *rest.Config) (*PoolClient, *LeaseClient, error) {
+	c, params, err := newRESTClient(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	pools := gentype.NewClientWithList("ippools", c, params, "",
+		func() *IPPool { return &IPPool{} }, func() *IPPoolList { return &IPPoolList{} })
+	leases := gentype.NewClientWithList("ipleases", c, params, "",
+		func() *IPLease { return &IPLease{} }, func() *IPLeaseList { return &IPLeaseList{} })
+	return pools, leases, nil
+}
+
+// NewNetspaceClient for Netspaces.
+func NewNetspaceClient(cfg *rest.Config) (*NetspaceClient, error) {
+	c, params, err := newRESTClient(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return gentype.NewClientWithList("netspaces", c, params, "",
+		func() *Netspace { return &Netspace{} }, func() *NetspaceList { return &NetspaceList{} }), nil
+}
+
+// newRESTClient of this group.
+func newRESTClient(cfg *rest.Config) (*rest.RESTClient, runtime.ParameterCodec, error) {
 	scheme := runtime.NewScheme()
 	if err := AddToScheme(scheme); err != nil {
 		return nil, nil, err
@@ -29,10 +53,5 @@ func NewClients(cfg *rest.Config) (*PoolClient, *LeaseClient, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	params := runtime.NewParameterCodec(scheme)
-	pools := gentype.NewClientWithList("ippools", c, params, "",
-		func() *IPPool { return &IPPool{} }, func() *IPPoolList { return &IPPoolList{} })
-	leases := gentype.NewClientWithList("ipleases", c, params, "",
-		func() *IPLease { return &IPLease{} }, func() *IPLeaseList { return &IPLeaseList{} })
-	return pools, leases, nil
+	return c, runtime.NewParameterCodec(scheme), nil
 }

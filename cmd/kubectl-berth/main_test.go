@@ -82,6 +82,8 @@ func world(t *testing.T) *fake {
 	full.Status.IPv6 = &v1alpha1.AddressCount{Total: "18446744073709551615", Free: "18446744073709551615"}
 	fresh := newPool("fresh", "vlan911")
 	fresh.Status = v1alpha1.IPPoolStatus{}
+	fresh.Spec.Owner, fresh.Spec.Netspace, fresh.Spec.VLAN = &v1alpha1.PoolOwner{APIVersion: "apps/v1", Kind: "Deployment", Namespace: "shop", Name: "web"}, "team-a", new(int32)
+	*fresh.Spec.VLAN = 911
 	ready := newPool("zone-a", "vlan910", metav1.Condition{Type: v1alpha1.PoolReady, Status: metav1.ConditionTrue})
 	ready.Spec.Default = true
 	return &fake{
@@ -97,7 +99,7 @@ NETWORK   POOL     FAMILY   FREE                   TOTAL                  BOUND 
 vlan910   zone-a   IPv4     250                    254                    3       1          0             Ready,default
 vlan910   zone-b   IPv4     250                    254                    3       1          0             NoFreeAddress,Overlapping
 vlan910   zone-b   IPv6     18446744073709551615   18446744073709551615   0       0          0             NoFreeAddress,Overlapping
-vlan911   fresh    -        -                      -                      -       -          -             Unknown (no berth-controller has seen it)
+vlan911   fresh    -        -                      -                      -       -          -             Unknown (no berth-controller has seen it),Deployment:shop/web,netspace:team-a,vlan:911
 `},
 		{args: "pools zone-a", want: `
 NETWORK   POOL     FAMILY   FREE   TOTAL   BOUND   RESERVED   QUARANTINED   STATE

@@ -93,5 +93,14 @@ func state(p *v1alpha1.IPPool) string {
 	if p.Spec.Default {
 		words = append(words, "default")
 	}
+	if o := p.Spec.Owner; o != nil {
+		words = append(words, fmt.Sprintf("%s:%s/%s", o.Kind, o.Namespace, o.Name))
+	}
+	if p.Spec.Netspace != "" {
+		words = append(words, "netspace:"+p.Spec.Netspace)
+	}
+	if p.Spec.VLAN != nil {
+		words = append(words, fmt.Sprintf("vlan:%d", *p.Spec.VLAN))
+	}
 	return strings.Join(words, ",")
 }

@@ -124,6 +124,9 @@ type Faults struct {
 	away bool
 	do   map[string]Fault
 	gate chan struct{} // nil: watches flow
+
+	refused string // part of a path
+	code    int
 }
 
 // Fault of one kind of request.
@@ -150,6 +153,25 @@ func (f *Faults) Set(method string, fault Fault) {
 		f.do = map[string]Fault{}
 	}
 	f.do[method] = fault
+}
+
+// Refuse all requests whose path has this in it, watches too, with 403 or 404; 0 ends that.
+func (f *Faults) Refuse(path string, code int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.refused, f.code = path, code
+}
+
+func (f *Faults) refuses(r *http.Request) *http.Response {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.code == 0 || !strings.Contains(r.URL.Path, f.refused):
+		return nil
+	case f.code == http.StatusForbidden:
+		return status(r, f.code, metav1.StatusReasonForbidden)
+	}
+	return status(r, f.code, metav1.StatusReasonNotFound)
 }
 
 // SetAway has no request of any kind reach the server, and no watch tell anything, until it is set back.
@@ -181,6 +203,9 @@ func (f *Faults) Into(cfg *rest.Config) *rest.Config {
 		return roundTripper(func(r *http.Request) (*http.Response, error) {
 			if f.isAway() {
 				return nil, ErrFault
+			}
+			if resp := f.refuses(r); resp != nil {
+				return resp, nil
 			}
 			if r.URL.Query().Get("watch") != "" {
 				resp, err := next.RoundTrip(r)
