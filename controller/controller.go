@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	nadv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -23,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/controller/attachments"
 )
 
 // Name of the controller in events, and of its leader election lease.
@@ -100,6 +102,9 @@ func Run(ctx context.Context, rc *rest.Config, cfg Config) error {
 	if err := mgr.Add(&claimKeeper{client: mgr.GetClient(), live: mgr.GetAPIReader(), log: log.WithName("claims"), interval: cfg.Interval}); err != nil {
 		return err
 	}
+	if err := attachments.Add(mgr, recorder); err != nil {
+		return err
+	}
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return err
 	}
@@ -144,7 +149,7 @@ func options(cfg Config, log logr.Logger) ctrl.Options {
 
 func newScheme() *runtime.Scheme {
 	s := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme, nadv1.AddToScheme} {
 		if err := add(s); err != nil {
 			panic(err) // the same kinds at each start
 		}

@@ -104,6 +104,7 @@ func TestEventReasons(t *testing.T) {
 	in = append(in, all(reasonOfLease, source(t, "../controller"))...)
 	in = append(in, all(regexp.MustCompile(`\t(?:doubt|pod)\w+\s+= "(\w+)"`), source(t, "../agent"))...)
 	in = append(in, "AddressLost") // of a pod of which only the name is known
+	in = append(in, all(regexp.MustCompile(`\tnote\w+\s+= "(\w+)"`), source(t, "../controller"))...)
 	for _, r := range all(regexp.MustCompile(`reason\w+\s+= "(\w+)"`), source(t, "../controller")) {
 		switch r {
 		case "Disabled", "WaitsForLeases", "Unknown": // somebody's wish, and nobody's news
@@ -335,6 +336,9 @@ func example(t *testing.T, page, doc string) (pools int) {
 			_, err = delegate.ParseConfig([]byte(n.Spec.Config))
 		}
 	case "Namespace", "Service", "IPAMClaim": // Berth has no word in them
+	case "Subnet":
+		var s v1alpha1.Subnet
+		err = yaml.UnmarshalStrict([]byte(doc), &s)
 	case "DaemonSet", "Deployment", "StatefulSet", "VirtualMachine":
 		var w struct {
 			Metadata metav1.ObjectMeta

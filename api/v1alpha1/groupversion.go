@@ -23,6 +23,12 @@ const (
 	LabelIdentity  = "berth.dev/identity-hash"
 )
 
+// LabelManagedBy of an object that the controller made, and so may change and delete, has the value ManagedBy.
+const (
+	LabelManagedBy = "berth.dev/managed-by"
+	ManagedBy      = "berth-controller"
+)
+
 // AddToScheme registers the kinds of this package.
 func AddToScheme(s *runtime.Scheme) error {
 	s.AddKnownTypes(GroupVersion, &IPPool{}, &IPPoolList{}, &IPLease{}, &IPLeaseList{}, &Subnet{}, &SubnetList{}, &IPBlock{}, &IPBlockList{},

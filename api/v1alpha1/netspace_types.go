@@ -89,7 +89,7 @@ type NetspaceStatus struct {
 	Subnet string `json:"subnet,omitempty"`
 	// VLAN of the share.
 	VLAN *int32 `json:"vlan,omitempty"`
-	// Conditions: Ready.
+	// Conditions: Ready, Attached (the NetworkAttachmentDefinitions in its namespaces are there).
 	//
 	// +listType=map
 	// +listMapKey=type
@@ -98,6 +98,10 @@ type NetspaceStatus struct {
 
 // NetspaceReady is the condition type of a Netspace.
 const NetspaceReady = "Ready"
+
+// NetspacePool is the name of the pool that serves a netspace with addresses of a subnet that is its whole; that of its share is named as
+// the netspace is.
+func NetspacePool(netspace, subnet string) string { return netspace + "-" + subnet }
 
 // NetspaceList is a list of Netspaces.
 //

@@ -27,6 +27,9 @@ type Subnet struct {
 }
 
 // SubnetSpec is what a person writes.
+//
+// +kubebuilder:validation:XValidation:rule=`!has(self.attachments) || has(self.parent)`,message=`attachments need a parent, the host link that their interfaces are on; name it in parent, or remove attachments`,fieldPath=".attachments"
+// +kubebuilder:validation:XValidation:rule=`!has(self.attachments) || !has(self.netspace)`,message=`a subnet of a netspace is attached in the netspace's namespaces; remove attachments`,fieldPath=".attachments"
 type SubnetSpec struct {
 	// Network names the L2 domain, as in IPPool.
 	//
@@ -58,8 +61,25 @@ type SubnetSpec struct {
 	//
 	// +kubebuilder:validation:MaxLength=15
 	Parent string `json:"parent,omitempty"`
+	// Attachments has the controller keep a NetworkAttachmentDefinition of the subnet's name in these namespaces: macvlan on Parent, with
+	// addresses of the pools carved from the subnet that are no workload's.
+	Attachments *Attachments `json:"attachments,omitempty"`
 	// Hub: the subnet is a copy of the hub's of the same name, and its blocks are claimed there first.
 	Hub bool `json:"hub,omitempty"`
+}
+
+// Attachments says which namespaces get a NetworkAttachmentDefinition: those named, and those selected.
+//
+// +kubebuilder:validation:XValidation:rule=`has(self.namespaces) && self.namespaces.size() > 0 || has(self.namespaceSelector)`,message=`attachments names no namespace; write namespaces, namespaceSelector, or both ({} selects all)`
+type Attachments struct {
+	// Namespaces by name.
+	//
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MaxLength=63
+	// +listType=set
+	Namespaces []string `json:"namespaces,omitempty"`
+	// NamespaceSelector selects further ones by their labels.
+	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
 }
 
 // SubnetCIDR is one CIDR of a subnet.
@@ -102,7 +122,7 @@ type SubnetStatus struct {
 	Total string `json:"total,omitempty"`
 	// Pools carved from the subnet.
 	Pools int64 `json:"pools,omitempty"`
-	// Conditions: Ready (pools can be carved from it).
+	// Conditions: Ready (pools can be carved from it), Attached (its attachments are there).
 	//
 	// +listType=map
 	// +listMapKey=type
@@ -121,8 +141,12 @@ type SubnetCount struct {
 	Returning string `json:"returning,omitempty"`
 }
 
-// SubnetReady is the condition type of a Subnet.
-const SubnetReady = "Ready"
+// Condition types of a Subnet.
+const (
+	SubnetReady = "Ready"
+	// Attached: the NetworkAttachmentDefinitions of its attachments are there. A Netspace has it, too.
+	Attached = "Attached"
+)
 
 // SubnetList is a list of Subnets.
 //
