@@ -25,6 +25,7 @@ import (
 
 	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/controller/attachments"
+	"github.com/berthdev/berth/controller/subnets"
 )
 
 // Name of the controller in events, and of its leader election lease.
@@ -49,6 +50,8 @@ type Config struct {
 	QuarantineFor time.Duration
 	// ForgetAfter is how long a released lease is remembered, with its last holder.
 	ForgetAfter time.Duration
+	// ReturnAfter is how long addresses that a pool gave back to its Subnet are kept from other pools.
+	ReturnAfter time.Duration
 	// LeaseDuration, RenewDeadline, RetryPeriod of the leader election; zero: 15 s, 10 s, 2 s.
 	LeaseDuration, RenewDeadline, RetryPeriod time.Duration
 
@@ -103,6 +106,9 @@ func Run(ctx context.Context, rc *rest.Config, cfg Config) error {
 		return err
 	}
 	if err := attachments.Add(mgr, recorder); err != nil {
+		return err
+	}
+	if _, err := subnets.Add(mgr, subnets.Config{ReturnAfter: cfg.ReturnAfter}); err != nil {
 		return err
 	}
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {

@@ -3,7 +3,6 @@ package controller
 import (
 	"math/big"
 	"net/netip"
-	"strings"
 
 	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/ipam"
@@ -85,31 +84,4 @@ func free(total *big.Int, t tally) *big.Int {
 		f.SetInt64(0)
 	}
 	return f
-}
-
-// readable joins the counts of the families: "250", or "250 + 2^64" for dual stack.
-func readable(counts []*big.Int) string {
-	parts := make([]string, len(counts))
-	for i, n := range counts {
-		parts[i] = short(n)
-	}
-	return strings.Join(parts, " + ")
-}
-
-// short is a count as people read it: exact up to nine digits; above, the power of two that is less than 0.1 % away, so that a /64
-// reads 2^64 with or without its gateway; else two digits and the power of ten.
-func short(n *big.Int) string {
-	const exact = 9
-	if s := n.String(); len(s) <= exact {
-		return s
-	}
-	bits := n.BitLen()
-	for _, e := range []int{bits - 1, bits} {
-		power := new(big.Int).Lsh(big.NewInt(1), uint(e))
-		off := new(big.Int).Sub(n, power)
-		if off.Abs(off).Mul(off, big.NewInt(1000)).Cmp(power) < 0 {
-			return "2^" + big.NewInt(int64(e)).String()
-		}
-	}
-	return new(big.Float).SetInt(n).Text('g', 2)
 }

@@ -19,7 +19,7 @@ import (
 )
 
 // Finalizer keeps a deleted pool until none of its addresses is bound or reserved.
-const Finalizer = "berth.dev/in-use"
+const Finalizer = v1alpha1.FinalizerInUse
 
 // statusInterval is how long changes of leases are gathered: a pool's status is written at most once per interval. It is for
 // people and dashboards; agents choose addresses from the leases themselves.
@@ -62,7 +62,7 @@ func (r *poolReconciler) Reconcile(ctx context.Context, req reconcile.Request) (
 		return reconcile.Result{}, err
 	}
 	if err := r.writeStatus(ctx, pool, pools.Items, leases.Items); err != nil {
-		return reconcile.Result{}, client.IgnoreNotFound(err)
+		return retryConflict(err)
 	}
 	if pool.DeletionTimestamp != nil {
 		return r.finalize(ctx, pool, leases.Items)
@@ -82,7 +82,8 @@ func (r *poolReconciler) writeStatus(ctx context.Context, pool *v1alpha1.IPPool,
 	if equality.Semantic.DeepEqual(old.Status, pool.Status) {
 		return nil
 	}
-	if err := r.client.Status().Patch(ctx, pool, client.MergeFrom(old)); err != nil {
+	// Conditions are one list: what another part of the controller has written into it meanwhile must not be lost.
+	if err := r.client.Status().Patch(ctx, pool, client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{})); err != nil {
 		return fmt.Errorf("status of pool %q: %w", pool.Name, err)
 	}
 	tellConditions(r.recorder, old, pool)

@@ -32,7 +32,7 @@ const (
 func poolStatus(pool *v1alpha1.IPPool, others []v1alpha1.IPPool, leases []v1alpha1.IPLease, now time.Time) v1alpha1.IPPoolStatus {
 	out := v1alpha1.IPPoolStatus{
 		ObservedGeneration: pool.Generation,
-		Subnets:            subnets(pool),
+		Subnets:            cidrsOf(pool),
 		Conditions:         append([]metav1.Condition(nil), pool.Status.Conditions...),
 	}
 	set := func(kind string, status metav1.ConditionStatus, reason, message string) {
@@ -80,7 +80,7 @@ func poolStatus(pool *v1alpha1.IPPool, others []v1alpha1.IPPool, leases []v1alph
 			exhausted = append(exhausted, fmt.Sprintf("no free %s address (%d of %s taken)", f, t.taken, total))
 		}
 	}
-	out.Total, out.Free = readable(totals), readable(frees)
+	out.Total, out.Free = ipam.Readable(totals), ipam.Readable(frees)
 
 	if len(exhausted) > 0 {
 		set(v1alpha1.PoolExhausted, metav1.ConditionTrue, reasonExhausted,
@@ -93,7 +93,7 @@ func poolStatus(pool *v1alpha1.IPPool, others []v1alpha1.IPPool, leases []v1alph
 	} else {
 		set(v1alpha1.PoolOverlapping, metav1.ConditionFalse, reasonAlone, fmt.Sprintf("no other pool of network %q has these addresses", p.Network))
 	}
-	ready, reason, message := readiness(pool, own, zero(totals), exhausted)
+	ready, reason, message := readiness(pool, own, len(totals) == 0 || zero(totals), exhausted)
 	set(v1alpha1.PoolReady, ready, reason, message)
 	return out
 }
@@ -148,7 +148,7 @@ func zero(totals []*big.Int) bool {
 	return false
 }
 
-func subnets(pool *v1alpha1.IPPool) string {
+func cidrsOf(pool *v1alpha1.IPPool) string {
 	s := make([]string, len(pool.Spec.Subnets))
 	for i := range s {
 		s[i] = pool.Spec.Subnets[i].CIDR

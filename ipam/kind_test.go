@@ -187,7 +187,7 @@ func TestCompileKind(t *testing.T) {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 	empty := pool(t, "empty", "{subnet: office, size: 4, pairing: index}")
-	if empty.Refusal != `has no address of subnet "office" yet; see its condition Ready` {
+	if empty.Refusal != `has no address of subnet "office" yet; see its condition Carved` {
 		t.Error(empty.Refusal)
 	}
 }

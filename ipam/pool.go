@@ -143,7 +143,7 @@ func Compile(p *v1alpha1.IPPool) (*Pool, error) {
 	}
 	switch {
 	case out.Delegate == nil && len(out.subnets) == 0 && p.Spec.Subnet != "":
-		out.Refusal = cmp.Or(out.Refusal, fmt.Sprintf("has no address of subnet %q yet; see its condition Ready", p.Spec.Subnet))
+		out.Refusal = cmp.Or(out.Refusal, fmt.Sprintf("has no address of subnet %q yet; see its condition Carved", p.Spec.Subnet))
 	case out.Delegate == nil && len(out.subnets) == 0:
 		return nil, fmt.Errorf("pool %q: subnets: empty; name at least one CIDR", p.Name)
 	case out.Delegate != nil && len(out.subnets) > 0:
@@ -233,6 +233,16 @@ func compileSubnet(ps v1alpha1.PoolSubnet) (s Subnet, err error) {
 		}
 	}
 	return s, nil
+}
+
+// WholeSubnet is what a pool that names no ips may give out of a subnet.
+func WholeSubnet(ps v1alpha1.PoolSubnet) (Ranges, error) {
+	ps.IPs, ps.ExcludeIPs = nil, nil
+	s, err := compileSubnet(ps)
+	if err == nil {
+		err = s.shadowed()
+	}
+	return s.ranges, err
 }
 
 // serviceGateways are no pod's, and no router's where there is a vmac.

@@ -22,6 +22,15 @@ func (r Range) String() string {
 // Ranges are sorted, disjoint ranges of one family that do not touch.
 type Ranges []Range
 
+// NewRanges of one family, in any order; they may overlap.
+func NewRanges(in ...Range) Ranges { return normalize(in) }
+
+// RangeOf all addresses of a prefix without host bits.
+func RangeOf(p netip.Prefix) Range { return Range{p.Addr(), last(p)} }
+
+// Usable is the prefix but the addresses that no host may have.
+func Usable(p netip.Prefix) Ranges { return usable(p) }
+
 // ParseRange reads "ADDRESS", "FIRST-LAST" or a CIDR without host bits.
 func ParseRange(s string) (Range, error) {
 	if strings.Contains(s, "/") {
@@ -163,12 +172,12 @@ func (rs Ranges) Overlap(other Ranges) Ranges {
 
 // Contains says whether a is in one of the ranges.
 func (rs Ranges) Contains(a netip.Addr) bool {
-	_, found := rs.find(a)
+	_, found := rs.Find(a)
 	return found
 }
 
-// find returns the index of the range that holds a.
-func (rs Ranges) find(a netip.Addr) (int, bool) {
+// Find returns the index of the range that holds a.
+func (rs Ranges) Find(a netip.Addr) (int, bool) {
 	return slices.BinarySearchFunc(rs, a, func(r Range, a netip.Addr) int {
 		switch {
 		case r.To.Less(a):

@@ -56,7 +56,7 @@ func NewSpace(ranges Ranges) *Space {
 
 // number of an address; false if it is none of the space's.
 func (s *Space) number(a netip.Addr) (uint64, bool) {
-	i, ok := s.ranges.find(a)
+	i, ok := s.ranges.Find(a)
 	if !ok || i >= len(s.first) {
 		return 0, false
 	}

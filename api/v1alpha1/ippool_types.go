@@ -313,7 +313,7 @@ type IPPoolStatus struct {
 	// with delegate, of which only the other plugin knows them.
 	Free  string `json:"free,omitempty"`
 	Total string `json:"total,omitempty"`
-	// Conditions: Ready (the pool can give addresses), Overlapping (it shares addresses with another pool of its network),
+	// Conditions: Ready (the pool can give addresses), Carved (a pool with subnet has its size), Overlapping (it shares addresses with another pool of its network),
 	// Exhausted (a family has no free address).
 	//
 	// +listType=map
@@ -334,9 +334,13 @@ type AddressCount struct {
 	Quarantined int64 `json:"quarantined,omitempty"`
 }
 
+// FinalizerInUse keeps a deleted pool until none of its addresses is bound or reserved.
+const FinalizerInUse = "berth.dev/in-use"
+
 // Condition types of an IPPool.
 const (
 	PoolReady       = "Ready"
+	PoolCarved      = "Carved"
 	PoolOverlapping = "Overlapping"
 	PoolExhausted   = "Exhausted"
 )

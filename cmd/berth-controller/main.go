@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/berthdev/berth/controller"
+	"github.com/berthdev/berth/controller/subnets"
 )
 
 // version is set by the linker.
@@ -75,6 +76,8 @@ func command(run runFunc) *cobra.Command {
 		"time for which nobody else must have answered for a quarantined address before it is given out again")
 	f.DurationVar(&cfg.ForgetAfter, "forget-after", controller.DefaultForgetAfter,
 		"time after its release at which a lease, which remembers its last holder, is deleted")
+	f.DurationVar(&cfg.ReturnAfter, "return-after", subnets.DefaultReturnAfter,
+		"time for which addresses that a pool gave back to its Subnet are kept from other pools; longer than an agent's watch may lag")
 	return cmd
 }
 
@@ -88,6 +91,8 @@ func check(cfg controller.Config) error {
 		return errors.New("--forget-after must not be negative")
 	case cfg.ReserveFor < 0:
 		return errors.New("--reserve-for must not be negative")
+	case cfg.ReturnAfter < 0:
+		return errors.New("--return-after must not be negative")
 	case cfg.QuarantineFor <= 0:
 		return errors.New("--quarantine-for must be more than 0: an address is never given out while somebody else answers for it")
 	}

@@ -1,0 +1,360 @@
+//go:build apiserver
+
+package subnets
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	eventsv1 "k8s.io/api/events/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/ipam"
+	"github.com/berthdev/berth/ipam/carve"
+	"github.com/berthdev/berth/ipam/store/apitest"
+)
+
+// world is a network of its own on a real API server.
+type world struct {
+	*testing.T
+	rc      *rest.Config
+	admin   client.WithWatch
+	network string
+}
+
+func scheme() *runtime.Scheme {
+	s := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
+		if err := add(s); err != nil {
+			panic(err)
+		}
+	}
+	return s
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	rc := apitest.Config(t)
+	admin, err := client.NewWithWatch(rc, client.Options{Scheme: scheme()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{T: t, rc: rc, admin: admin, network: apitest.Unique("net")}
+	t.Cleanup(w.clean)
+	return w
+}
+
+// clean all that there is of the network.
+func (w *world) clean() {
+	ctx := context.Background()
+	var pools v1alpha1.IPPoolList
+	var subnets v1alpha1.SubnetList
+	var blocks v1alpha1.IPBlockList
+	var leases v1alpha1.IPLeaseList
+	for _, l := range []client.ObjectList{&pools, &subnets, &blocks, &leases} {
+		if err := w.admin.List(ctx, l); err != nil {
+			w.Error(err)
+		}
+	}
+	var all []client.Object
+	for i := range pools.Items {
+		if pools.Items[i].Spec.Network == w.network {
+			all = append(all, &pools.Items[i])
+		}
+	}
+	for i := range subnets.Items {
+		if subnets.Items[i].Spec.Network == w.network {
+			all = append(all, &subnets.Items[i])
+		}
+	}
+	for i := range blocks.Items {
+		if blocks.Items[i].Spec.Network == w.network {
+			all = append(all, &blocks.Items[i])
+		}
+	}
+	for i := range leases.Items {
+		if leases.Items[i].Spec.Network == w.network {
+			all = append(all, &leases.Items[i])
+		}
+	}
+	for _, o := range all {
+		if err := w.admin.Delete(ctx, o); client.IgnoreNotFound(err) != nil {
+			w.Error(err)
+		}
+		if err := w.admin.Patch(ctx, o, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))); client.IgnoreNotFound(err) != nil {
+			w.Error(err)
+		}
+	}
+}
+
+// start a controller, by its own connection; it ends with the test, or by the function returned.
+func (w *world) start(rc *rest.Config, cfg Config) (*Carver, func()) {
+	w.Helper()
+	off := true
+	log := logr.FromSlogHandler(slog.NewTextHandler(w.Output(), nil))
+	mgr, err := ctrl.NewManager(rc, ctrl.Options{
+		Scheme: scheme(), Logger: log, Metrics: server.Options{BindAddress: "0"}, HealthProbeBindAddress: "0",
+		Controller: config.Controller{SkipNameValidation: &off},
+	})
+	if err != nil {
+		w.Fatal(err)
+	}
+	c, err := Add(mgr, cfg)
+	if err != nil {
+		w.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := mgr.Start(ctx); err != nil && ctx.Err() == nil {
+			w.Errorf("controller: %v", err)
+		}
+	}()
+	stop := sync.OnceFunc(func() { cancel(); <-done })
+	w.Cleanup(stop)
+	return c, stop
+}
+
+func (w *world) subnet(pairing v1alpha1.Pairing, cidrs ...string) *v1alpha1.Subnet {
+	w.Helper()
+	s := &v1alpha1.Subnet{ObjectMeta: metav1.ObjectMeta{Name: apitest.Unique("sub")}}
+	s.Spec.Network, s.Spec.Pairing = w.network, pairing
+	for _, c := range cidrs {
+		s.Spec.CIDRs = append(s.Spec.CIDRs, v1alpha1.SubnetCIDR{CIDR: c})
+	}
+	w.create(s)
+	return s
+}
+
+func (w *world) create(o client.Object) {
+	w.Helper()
+	if err := w.admin.Create(context.Background(), o); err != nil {
+		w.Fatal(err)
+	}
+}
+
+func pool(name string, s *v1alpha1.Subnet, size int32) *v1alpha1.IPPool {
+	p := &v1alpha1.IPPool{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	p.Spec.Network, p.Spec.Subnet, p.Spec.Size = s.Spec.Network, s.Name, &size
+	return p
+}
+
+func (w *world) pool(s *v1alpha1.Subnet, size int32) *v1alpha1.IPPool {
+	w.Helper()
+	p := pool(apitest.Unique("pool"), s, size)
+	w.create(p)
+	return p
+}
+
+func (w *world) resize(p *v1alpha1.IPPool, size int32) {
+	w.Helper()
+	patch := fmt.Appendf(nil, `{"spec":{"size":%d}}`, size)
+	if err := w.admin.Patch(context.Background(), &v1alpha1.IPPool{ObjectMeta: metav1.ObjectMeta{Name: p.Name}}, client.RawPatch(types.MergePatchType, patch)); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// remove a pool as the pools' controller does when it has no lease in use.
+func (w *world) remove(p *v1alpha1.IPPool) {
+	w.Helper()
+	ctx := context.Background()
+	if err := w.admin.Delete(ctx, p); client.IgnoreNotFound(err) != nil {
+		w.Fatal(err)
+	}
+	patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
+	if err := w.admin.Patch(ctx, &v1alpha1.IPPool{ObjectMeta: metav1.ObjectMeta{Name: p.Name}}, patch); client.IgnoreNotFound(err) != nil {
+		w.Fatal(err)
+	}
+}
+
+func (w *world) get(name string) *v1alpha1.IPPool {
+	w.Helper()
+	var p v1alpha1.IPPool
+	if err := w.admin.Get(context.Background(), client.ObjectKey{Name: name}, &p); err != nil {
+		w.Fatal(err)
+	}
+	return &p
+}
+
+func condition(conditions []metav1.Condition, kind string) string {
+	c := meta.FindStatusCondition(conditions, kind)
+	if c == nil {
+		return "none"
+	}
+	return fmt.Sprintf("%s %s: %s", c.Status, c.Reason, c.Message)
+}
+
+func ips(p *v1alpha1.IPPool) string {
+	var out []string
+	for _, s := range p.Spec.Subnets {
+		out = append(out, s.IPs...)
+	}
+	return strings.Join(out, " ")
+}
+
+// wantIPs waits until a pool lists these, and says so.
+func (w *world) wantIPs(name, want string) {
+	w.Helper()
+	apitest.Eventually(w.T, "pool "+name, func() error {
+		p := w.get(name)
+		c := meta.FindStatusCondition(p.Status.Conditions, v1alpha1.PoolCarved)
+		if got := ips(p); got != want || c == nil || c.ObservedGeneration != p.Generation {
+			return fmt.Errorf("lists %q, want %q; %s", got, want, condition(p.Status.Conditions, v1alpha1.PoolCarved))
+		}
+		return nil
+	})
+}
+
+func (w *world) wantCarved(name, want string) {
+	w.Helper()
+	apitest.Eventually(w.T, "pool "+name, func() error {
+		if got := condition(w.get(name).Status.Conditions, v1alpha1.PoolCarved); !strings.HasPrefix(got, want) {
+			return fmt.Errorf("Carved is %s, want %s", got, want)
+		}
+		return nil
+	})
+}
+
+func (w *world) status(name string) v1alpha1.SubnetStatus {
+	w.Helper()
+	var s v1alpha1.Subnet
+	if err := w.admin.Get(context.Background(), client.ObjectKey{Name: name}, &s); err != nil {
+		w.Fatal(err)
+	}
+	return s.Status
+}
+
+func (w *world) wantReady(name string, want ...string) {
+	w.Helper()
+	apitest.Eventually(w.T, "subnet "+name, func() error {
+		got := condition(w.status(name).Conditions, v1alpha1.SubnetReady)
+		for _, part := range want {
+			if !strings.Contains(got, part) {
+				return fmt.Errorf("Ready is %s, want %s", got, part)
+			}
+		}
+		return nil
+	})
+}
+
+func (w *world) wantFree(name, want string) {
+	w.Helper()
+	apitest.Eventually(w.T, "subnet "+name, func() error {
+		if got := w.status(name); got.Free != want {
+			return fmt.Errorf("free %q, want %q: %+v, %+v", got.Free, want, got.IPv4, got.IPv6)
+		}
+		return nil
+	})
+}
+
+// blocks of the network, which must be well at any time.
+func (w *world) blocks() []*carve.Block {
+	w.Helper()
+	var list v1alpha1.IPBlockList
+	if err := w.admin.List(context.Background(), &list, client.MatchingFields{"spec.network": w.network}); err != nil {
+		w.Fatal(err)
+	}
+	var out []*carve.Block
+	for i := range list.Items {
+		b, err := carve.Read(&list.Items[i])
+		if err != nil {
+			w.Fatal(err)
+		}
+		out = append(out, b)
+	}
+	if wrong := carve.Check(out...); len(wrong) > 0 {
+		w.Fatalf("blocks: %s", strings.Join(wrong, "; "))
+	}
+	return out
+}
+
+// check that no two pools share an address, and that each gives out only what the blocks say it has. What pools list is read first: they
+// may have less by then than the blocks say, and never more.
+func (w *world) check() {
+	w.Helper()
+	var pools v1alpha1.IPPoolList
+	if err := w.admin.List(context.Background(), &pools); err != nil {
+		w.Fatal(err)
+	}
+	var mine []*v1alpha1.IPPool
+	for i := range pools.Items {
+		if p := &pools.Items[i]; p.Spec.Network == w.network {
+			mine = append(mine, p)
+		}
+	}
+	if wrong := carve.CheckPools(mine, w.blocks()...); len(wrong) > 0 {
+		w.Fatalf("pools: %s", strings.Join(wrong, "; "))
+	}
+}
+
+func (w *world) wantNoBlocks() {
+	w.Helper()
+	apitest.Eventually(w.T, "blocks", func() error {
+		if blocks := w.blocks(); len(blocks) > 0 {
+			return fmt.Errorf("there are %d blocks, with %v", len(blocks), blocks[0].Parts)
+		}
+		return nil
+	})
+}
+
+func (w *world) wantEvent(name, reason string) {
+	w.Helper()
+	apitest.Eventually(w.T, "event "+reason, func() error {
+		var events eventsv1.EventList
+		if err := w.admin.List(context.Background(), &events); err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(events.Items, func(e eventsv1.Event) bool { return e.Regarding.Name == name && e.Reason == reason }) {
+			return fmt.Errorf("none of %s among %d", name, len(events.Items))
+		}
+		return nil
+	})
+}
+
+// lease of an address, in use.
+func (w *world) lease(p *v1alpha1.IPPool, address string) *v1alpha1.IPLease {
+	w.Helper()
+	l := &v1alpha1.IPLease{}
+	a, err := ipam.ParseRange(address)
+	if err != nil {
+		w.Fatal(err)
+	}
+	l.Name = ipam.LeaseName(w.network, a.From)
+	l.Labels = map[string]string{v1alpha1.LabelPool: p.Name}
+	l.Spec.Network, l.Spec.Address, l.Spec.Pool, l.Spec.Phase = w.network, address, p.Name, v1alpha1.LeaseBound
+	l.Spec.Holder = &v1alpha1.LeaseHolder{Node: "elsewhere"}
+	w.create(l)
+	return l
+}
+
+func (w *world) gone(o client.Object) {
+	w.Helper()
+	apitest.Eventually(w.T, o.GetName(), func() error {
+		err := w.admin.Get(context.Background(), client.ObjectKeyFromObject(o), o)
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return fmt.Errorf("it is still there (%v)", err)
+	})
+}
+
+const short = 300 * time.Millisecond

@@ -1,0 +1,240 @@
+package subnets
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/ipam/carve"
+)
+
+// Reasons of the condition Carved of a pool.
+const (
+	reasonCarved       = "Carved"
+	reasonNoSubnet     = "NoSuchSubnet"
+	reasonOtherNetwork = "OtherNetwork"
+	reasonNotTheirs    = "OtherNetspace"
+	reasonNotReady     = "SubnetNotReady"
+	reasonShort        = "SubnetExhausted"
+	reasonKept         = "ShrinksLater"
+	reasonRefused      = "PoolRefused"
+)
+
+// eventRestored tells of a person's edit of what is the controller's.
+const eventRestored = "DerivedFieldsRestored"
+
+// again is when to look at a pool once more that waits for something of which no event tells, such as the end of a lease.
+const again = 5 * time.Second
+
+// soon is when to look once more at what somebody else changed at the same time.
+const soon = 100 * time.Millisecond
+
+type poolReconciler struct{ *Carver }
+
+// Reconcile one pool.
+func (c poolReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	var pool v1alpha1.IPPool
+	if err := c.client.Get(ctx, req.NamespacedName, &pool); err != nil {
+		c.written.drop(req.Name)
+		c.waiting.drop(req.Name)
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	if pool.Spec.Subnet == "" || pool.DeletionTimestamp != nil {
+		c.waiting.drop(req.Name)
+		return reconcile.Result{}, nil
+	}
+	out, err := c.settle(ctx, &pool)
+	switch {
+	case errors.Is(err, errAgain), apierrors.IsConflict(err):
+		return reconcile.Result{RequeueAfter: soon}, nil
+	case err != nil:
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	if out.reason == "" { // the subnet has not been looked at yet, which will wake us
+		return reconcile.Result{RequeueAfter: out.after}, nil
+	}
+	if out.reason == reasonCarved || out.reason == reasonKept {
+		c.waiting.drop(pool.Name)
+	} else {
+		c.waiting.add(pool.Name, cmp.Or(pool.Spec.Network, "default"))
+	}
+	if err := c.tell(ctx, &pool, out); err != nil {
+		if apierrors.IsConflict(err) {
+			return reconcile.Result{RequeueAfter: soon}, nil
+		}
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	return reconcile.Result{RequeueAfter: out.after}, nil
+}
+
+// outcome of a look at a pool: its condition Carved, and when to look again.
+type outcome struct {
+	reason, message string
+	after           time.Duration
+}
+
+// settle carves what the pool wants, takes back what it gives up, and has it list what it has.
+func (c poolReconciler) settle(ctx context.Context, pool *v1alpha1.IPPool) (outcome, error) {
+	var s v1alpha1.Subnet
+	switch err := c.client.Get(ctx, client.ObjectKey{Name: pool.Spec.Subnet}, &s); {
+	case apierrors.IsNotFound(err):
+		return outcome{reason: reasonNoSubnet, message: fmt.Sprintf("there is no Subnet %q, which spec.subnet names; make it, or delete the pool", pool.Spec.Subnet)}, nil
+	case err != nil:
+		return outcome{}, err
+	}
+	if out := fits(pool, &s); out.reason != "" {
+		return out, nil
+	}
+	if !controllerutil.ContainsFinalizer(&s, Finalizer) && s.DeletionTimestamp == nil {
+		return outcome{after: again}, nil
+	}
+	unlock := c.ledger.lock(cmp.Or(s.Spec.Network, "default"))
+	v, out, err := c.carve(ctx, pool, &s)
+	unlock()
+	if err != nil || v == nil {
+		return out, err
+	}
+	err = c.fill(ctx, pool, v)
+	if apierrors.IsInvalid(err) {
+		return outcome{reason: reasonRefused, message: "the API server refuses the pool with what it has: " + err.Error(), after: again}, nil
+	}
+	return out, err
+}
+
+// fits says what is wrong with the pair.
+func fits(pool *v1alpha1.IPPool, s *v1alpha1.Subnet) outcome {
+	if a, b := cmp.Or(pool.Spec.Network, "default"), cmp.Or(s.Spec.Network, "default"); a != b {
+		return outcome{reason: reasonOtherNetwork, message: fmt.Sprintf("the pool is of network %q, and Subnet %q is of %q; make the pool anew with network: %s", a, s.Name, b, b)}
+	}
+	if n := s.Spec.Netspace; n != "" && n != pool.Spec.Netspace {
+		of := "no netspace"
+		if pool.Spec.Netspace != "" {
+			of = fmt.Sprintf("netspace %q", pool.Spec.Netspace)
+		}
+		return outcome{reason: reasonNotTheirs, message: fmt.Sprintf("Subnet %q is netspace %q's alone, and the pool is of %s; name another Subnet", s.Name, n, of)}
+	}
+	return outcome{}
+}
+
+// carve under the lock of the network. The view that it returns has what is written; nil if the pool stays as it is.
+func (c poolReconciler) carve(ctx context.Context, pool *v1alpha1.IPPool, s *v1alpha1.Subnet) (*view, outcome, error) {
+	v, err := c.look(ctx, s)
+	if err != nil {
+		return nil, outcome{}, err
+	}
+	if v.reason != "" {
+		return nil, outcome{reason: reasonNotReady, message: fmt.Sprintf("nothing is carved from Subnet %q, and the pool keeps what it has: %s", s.Name, v.message)}, nil
+	}
+	if s.DeletionTimestamp != nil {
+		return nil, outcome{reason: reasonNotReady, message: fmt.Sprintf("Subnet %q is being deleted, and the pool keeps what it has until it is deleted too", s.Name)}, nil
+	}
+	o := carve.Owner{Pool: pool.Name}
+	ask := carve.Ask{Owner: o, Size: uint64(*pool.Spec.Size), Avoid: v.avoid}
+	idle := v.book.Idle(o, s.Name, ask.Size)
+	if idle {
+		if ask.InUse, err = c.inUse(ctx, client.MatchingLabels{v1alpha1.LabelPool: pool.Name}); err != nil {
+			return nil, outcome{}, err
+		}
+	}
+	d, short := carve.Decide(v.subnet, v.book, ask)
+	v.book.Apply(d, o, s.Name, c.now().Truncate(time.Second))
+	if err := c.ledger.write(ctx, v.subnet.Network, s, v.book, v.objects); err != nil {
+		return nil, outcome{}, err
+	}
+	observe(d)
+	out := outcome{reason: reasonCarved, message: fmt.Sprintf("the pool has its %d addresses of Subnet %q", *pool.Spec.Size, s.Name)}
+	switch {
+	case short != nil:
+		out = outcome{reason: reasonShort, message: short.Error() + "; the pool keeps what it has"}
+	case d.Kept > 0:
+		out = outcome{reason: reasonKept, message: fmt.Sprintf("size is %d, and the pool keeps %d addresses more, which are in use, until they are not", *pool.Spec.Size, d.Kept)}
+	}
+	if idle || short != nil {
+		out.after = again
+	}
+	return v, out, nil
+}
+
+// inUse lists the addresses of leases in use, from the API server itself.
+func (c *Carver) inUse(ctx context.Context, which client.ListOption) ([]netip.Addr, error) {
+	var leases v1alpha1.IPLeaseList
+	if err := c.live.List(ctx, &leases, which); err != nil {
+		return nil, err
+	}
+	var out []netip.Addr
+	for i := range leases.Items {
+		if l := &leases.Items[i]; l.Spec.Phase != v1alpha1.LeaseReleased {
+			if a, err := netip.ParseAddr(l.Spec.Address); err == nil {
+				out = append(out, a)
+			}
+		}
+	}
+	return out, nil
+}
+
+// fill in what the pool has, and what its subnet says of it.
+func (c poolReconciler) fill(ctx context.Context, pool *v1alpha1.IPPool, v *view) error {
+	spec := pool.Spec.DeepCopy()
+	spec.Subnets = carve.Derive(v.subnet, v.book, carve.Owner{Pool: pool.Name})
+	spec.VLAN, spec.NodeAffinity, spec.Pairing = v.object.Spec.VLAN, v.object.Spec.NodeAffinity.DeepCopy(), ""
+	if len(spec.Subnets) > 0 {
+		spec.Pairing = v.object.Spec.Pairing
+	}
+	same := equality.Semantic.DeepEqual(pool.Spec, *spec)
+	if same && controllerutil.ContainsFinalizer(pool, v1alpha1.FinalizerInUse) {
+		c.written.put(pool)
+		return nil
+	}
+	edited := !same && c.written.edited(pool)
+	pool.Spec = *spec
+	controllerutil.AddFinalizer(pool, v1alpha1.FinalizerInUse)
+	if err := c.client.Update(ctx, pool); err != nil {
+		return err
+	}
+	c.written.put(pool)
+	if edited {
+		c.recorder.Eventf(pool, nil, corev1.EventTypeWarning, eventRestored, "Carve",
+			"subnets, vlan, pairing and nodeAffinity of a pool with spec.subnet are the controller's, which has restored them; set spec.size, or edit Subnet %q", v.object.Name)
+	}
+	return nil
+}
+
+// tell the outcome by the condition Carved, and what is news by an event.
+func (c poolReconciler) tell(ctx context.Context, pool *v1alpha1.IPPool, out outcome) error {
+	old := pool.DeepCopy()
+	status := metav1.ConditionTrue
+	if out.reason != reasonCarved && out.reason != reasonKept {
+		status = metav1.ConditionFalse
+	}
+	before := meta.FindStatusCondition(old.Status.Conditions, v1alpha1.PoolCarved)
+	if !meta.SetStatusCondition(&pool.Status.Conditions, metav1.Condition{
+		Type: v1alpha1.PoolCarved, Status: status, Reason: out.reason, Message: out.message, ObservedGeneration: pool.Generation,
+		LastTransitionTime: metav1.NewTime(c.now()),
+	}) {
+		return nil
+	}
+	if err := c.client.Status().Patch(ctx, pool, client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{})); err != nil {
+		return err
+	}
+	switch {
+	case before != nil && before.Reason == out.reason:
+	case status == metav1.ConditionFalse:
+		c.recorder.Eventf(pool, nil, corev1.EventTypeWarning, out.reason, "Carve", "%s", out.message)
+	case before != nil && before.Status == metav1.ConditionFalse:
+		c.recorder.Eventf(pool, nil, corev1.EventTypeNormal, out.reason, "Carve", "%s", out.message)
+	}
+	return nil
+}

@@ -1,0 +1,154 @@
+package subnets
+
+import (
+	"context"
+	"math/big"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/ipam"
+	"github.com/berthdev/berth/ipam/carve"
+)
+
+// statusInterval is how long changes of blocks are gathered: the status of a Subnet is written at most once per interval.
+const statusInterval = time.Second
+
+type subnetReconciler struct{ *Carver }
+
+// Reconcile one Subnet.
+func (c subnetReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	var s v1alpha1.Subnet
+	if err := c.client.Get(ctx, req.NamespacedName, &s); err != nil {
+		dropMetrics(req.Name)
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	if s.DeletionTimestamp == nil && controllerutil.AddFinalizer(&s, Finalizer) {
+		if err := c.client.Update(ctx, &s); err != nil {
+			return retry(err)
+		}
+	}
+	v, err := c.look(ctx, &s)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	owners := v.book.Owners(s.Name)
+	old := s.DeepCopy()
+	s.Status = c.status(v, owners)
+	if !equality.Semantic.DeepEqual(old.Status, s.Status) {
+		if err := c.client.Status().Patch(ctx, &s, client.MergeFrom(old)); err != nil {
+			return retry(err)
+		}
+		c.tell(old, &s)
+	}
+	observeSubnet(&s)
+	if s.DeletionTimestamp != nil && len(owners) == 0 {
+		return c.finalize(ctx, &s)
+	}
+	return reconcile.Result{}, nil
+}
+
+// finalize lets a Subnet go of which nobody has a part. The last look is at the API server itself, and not before everyone who carves has
+// heard of the deletion.
+func (c subnetReconciler) finalize(ctx context.Context, s *v1alpha1.Subnet) (reconcile.Result, error) {
+	if !controllerutil.ContainsFinalizer(s, Finalizer) {
+		return reconcile.Result{}, nil
+	}
+	if wait := statusInterval - c.now().Sub(s.DeletionTimestamp.Time); wait > 0 {
+		return reconcile.Result{RequeueAfter: wait}, nil
+	}
+	var blocks v1alpha1.IPBlockList
+	if err := c.live.List(ctx, &blocks, client.MatchingFields{networkIndex: s.Spec.Network}); err != nil {
+		return reconcile.Result{}, err
+	}
+	for i := range blocks.Items {
+		for _, p := range blocks.Items[i].Spec.Parts {
+			if p.Subnet == s.Name {
+				return reconcile.Result{RequeueAfter: statusInterval}, nil
+			}
+		}
+	}
+	controllerutil.RemoveFinalizer(s, Finalizer)
+	return retry(c.client.Update(ctx, s))
+}
+
+// retry turns a conflict, which is normal among several writers, into another try, and forgives what is gone.
+func retry(err error) (reconcile.Result, error) {
+	if apierrors.IsConflict(err) {
+		return reconcile.Result{RequeueAfter: soon}, nil
+	}
+	return reconcile.Result{}, client.IgnoreNotFound(err)
+}
+
+func (c subnetReconciler) status(v *view, owners []carve.Owner) v1alpha1.SubnetStatus {
+	s := v.object
+	out := v1alpha1.SubnetStatus{ObservedGeneration: s.Generation, Conditions: append([]metav1.Condition(nil), s.Status.Conditions...)}
+	var cidrs, pools []string
+	for _, c := range s.Spec.CIDRs {
+		cidrs = append(cidrs, c.CIDR)
+	}
+	out.CIDRs = strings.Join(cidrs, ",")
+	for _, o := range owners {
+		pools = append(pools, o.String())
+		if o.Pool != "" {
+			out.Pools++
+		}
+	}
+	if v.subnet != nil {
+		var free, total []*big.Int
+		tally := carve.Tally(v.subnet, v.book, v.avoid)
+		for _, f := range v.subnet.Families() {
+			t := tally[f]
+			n := &v1alpha1.SubnetCount{Total: t.Total.String(), Free: t.Free.String(), Carved: t.Carved.String()}
+			if t.Returning.Sign() > 0 {
+				n.Returning = t.Returning.String()
+			}
+			if f == ipam.IPv4 {
+				out.IPv4 = n
+			} else {
+				out.IPv6 = n
+			}
+			free, total = append(free, t.Free), append(total, t.Total)
+		}
+		out.Free, out.Total = ipam.Readable(free), ipam.Readable(total)
+	}
+	status, reason, message := metav1.ConditionTrue, reasonServing, "pools can be carved from the subnet"
+	switch {
+	case s.DeletionTimestamp != nil:
+		status, reason, message = metav1.ConditionFalse, reasonDeleting, "the subnet is being deleted"
+		if len(pools) > 0 {
+			message += ", and waits for the addresses of " + some(pools) + "; delete these"
+		}
+	case v.reason != "":
+		status, reason, message = metav1.ConditionFalse, v.reason, v.message
+	}
+	meta.SetStatusCondition(&out.Conditions, metav1.Condition{
+		Type: v1alpha1.SubnetReady, Status: status, Reason: reason, Message: message,
+		ObservedGeneration: s.Generation, LastTransitionTime: metav1.NewTime(c.now()),
+	})
+	return out
+}
+
+// tell what is news. A new subnet that is well needs no event.
+func (c subnetReconciler) tell(old, s *v1alpha1.Subnet) {
+	before := meta.FindStatusCondition(old.Status.Conditions, v1alpha1.SubnetReady)
+	after := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.SubnetReady)
+	switch {
+	case before != nil && before.Reason == after.Reason, before == nil && after.Status == metav1.ConditionTrue:
+	case after.Reason == reasonDeleting && s.Status.Pools == 0:
+		// Somebody's wish, and nothing in its way.
+	case after.Status == metav1.ConditionTrue:
+		c.recorder.Eventf(s, nil, corev1.EventTypeNormal, after.Reason, "Observe", "%s", after.Message)
+	default:
+		c.recorder.Eventf(s, nil, corev1.EventTypeWarning, after.Reason, "Observe", "%s", after.Message)
+	}
+}

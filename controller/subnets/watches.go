@@ -1,0 +1,151 @@
+package subnets
+
+import (
+	"cmp"
+	"context"
+	"time"
+
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/berthdev/berth/api/v1alpha1"
+)
+
+type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
+
+func request(name string) reconcile.Request {
+	return reconcile.Request{NamespacedName: client.ObjectKey{Name: name}}
+}
+
+// watch calls f for each event that is one: what only changes a status, by whomever, is none. Of an update f gets both objects.
+func watch(f func(ctx context.Context, q queue, gone bool, objects ...client.Object)) handler.EventHandler {
+	return handler.Funcs{
+		CreateFunc: func(ctx context.Context, e event.CreateEvent, q queue) { f(ctx, q, false, e.Object) },
+		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, q queue) { f(ctx, q, true, e.Object) },
+		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q queue) {
+			a, b := e.ObjectOld, e.ObjectNew
+			if a.GetGeneration() != b.GetGeneration() || (a.GetDeletionTimestamp() == nil) != (b.GetDeletionTimestamp() == nil) ||
+				len(a.GetFinalizers()) != len(b.GetFinalizers()) {
+				f(ctx, q, false, b, a)
+			}
+		},
+	}
+}
+
+// subnetsOfSubnet wakes a Subnet at once, and the others of its network, which may overlap with it.
+func (c *Carver) subnetsOfSubnet() handler.EventHandler {
+	return watch(func(ctx context.Context, q queue, gone bool, objects ...client.Object) {
+		q.Add(request(objects[0].GetName()))
+		c.wakeSubnets(ctx, q, cmp.Or(objects[0].(*v1alpha1.Subnet).Spec.Network, "default"))
+	})
+}
+
+// subnetsOfBlock wakes, after an interval in which further changes join in, those that had or have parts of the block.
+func (c *Carver) subnetsOfBlock() handler.EventHandler {
+	return watch(func(_ context.Context, q queue, _ bool, objects ...client.Object) {
+		for _, o := range objects {
+			for _, p := range o.(*v1alpha1.IPBlock).Spec.Parts {
+				q.AddAfter(request(p.Subnet), statusInterval)
+			}
+		}
+	})
+}
+
+// subnetsOfPool wakes those of the network of a pool that is not carved: what it has they have not.
+func (c *Carver) subnetsOfPool() handler.EventHandler {
+	return watch(func(ctx context.Context, q queue, _ bool, objects ...client.Object) {
+		if p := objects[0].(*v1alpha1.IPPool); p.Spec.Subnet == "" {
+			c.wakeSubnets(ctx, q, cmp.Or(p.Spec.Network, "default"))
+		}
+	})
+}
+
+func (c *Carver) wakeSubnets(ctx context.Context, q queue, network string) {
+	var all v1alpha1.SubnetList
+	if err := c.client.List(ctx, &all, client.UnsafeDisableDeepCopy); err != nil {
+		return // the cache is stopping
+	}
+	for i := range all.Items {
+		if cmp.Or(all.Items[i].Spec.Network, "default") == network {
+			q.AddAfter(request(all.Items[i].Name), statusInterval)
+		}
+	}
+}
+
+func poolsOfPool() handler.EventHandler {
+	return watch(func(_ context.Context, q queue, _ bool, objects ...client.Object) {
+		q.Add(request(objects[0].GetName()))
+	})
+}
+
+// poolsOfSubnet wakes all that are carved from it, and those that wait for addresses of its network.
+func (c *Carver) poolsOfSubnet() handler.EventHandler {
+	return watch(func(ctx context.Context, q queue, _ bool, objects ...client.Object) {
+		var pools v1alpha1.IPPoolList
+		if err := c.client.List(ctx, &pools, client.UnsafeDisableDeepCopy); err != nil {
+			return
+		}
+		for i := range pools.Items {
+			if pools.Items[i].Spec.Subnet == objects[0].GetName() {
+				q.Add(request(pools.Items[i].Name))
+			}
+		}
+		c.wakeWaiting(q, objects[0].(*v1alpha1.Subnet).Spec.Network)
+	})
+}
+
+// poolsOfBlock wakes those that wait for addresses: there may be some now.
+func (c *Carver) poolsOfBlock() handler.EventHandler {
+	return watch(func(_ context.Context, q queue, _ bool, objects ...client.Object) {
+		c.wakeWaiting(q, objects[0].(*v1alpha1.IPBlock).Spec.Network)
+	})
+}
+
+func (c *Carver) wakeWaiting(q queue, network string) {
+	const gather = 200 * time.Millisecond
+	for _, p := range c.waiting.in(cmp.Or(network, "default")) {
+		q.AddAfter(request(p), gather)
+	}
+}
+
+func blocksOfBlock() handler.EventHandler {
+	return watch(func(_ context.Context, q queue, gone bool, objects ...client.Object) {
+		if !gone {
+			q.Add(request(objects[0].GetName()))
+		}
+	})
+}
+
+// blocksOfPool wakes the blocks of which a pool that is gone had parts.
+func (c *Carver) blocksOfPool() handler.EventHandler {
+	return watch(func(ctx context.Context, q queue, gone bool, objects ...client.Object) {
+		if gone && objects[0].(*v1alpha1.IPPool).Spec.Subnet != "" {
+			c.wakeBlocks(ctx, q, func(p v1alpha1.IPBlockPart) bool { return p.Pool == objects[0].GetName() })
+		}
+	})
+}
+
+// blocksOfSubnet wakes the blocks of which a subnet that comes or goes has parts.
+func (c *Carver) blocksOfSubnet() handler.EventHandler {
+	return watch(func(ctx context.Context, q queue, _ bool, objects ...client.Object) {
+		c.wakeBlocks(ctx, q, func(p v1alpha1.IPBlockPart) bool { return p.To == objects[0].GetName() })
+	})
+}
+
+func (c *Carver) wakeBlocks(ctx context.Context, q queue, which func(v1alpha1.IPBlockPart) bool) {
+	var blocks v1alpha1.IPBlockList
+	if err := c.client.List(ctx, &blocks, client.UnsafeDisableDeepCopy); err != nil {
+		return
+	}
+	for i := range blocks.Items {
+		for _, p := range blocks.Items[i].Spec.Parts {
+			if which(p) {
+				q.Add(request(blocks.Items[i].Name))
+				break
+			}
+		}
+	}
+}
