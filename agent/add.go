@@ -147,6 +147,7 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 			return nil, errors.Join(err, t.undo(c))
 		}
 		a.clash.attached(parent)
+		a.tenants.attaching(t.pools, t.leases)
 		if err := a.path.Attach(c, a.endpoints(t.leases...)...); err != nil && steer {
 			return nil, errors.Join(fmt.Errorf("service path: %w", err), t.undo(c))
 		} else if err != nil {

@@ -24,6 +24,7 @@ import (
 	"github.com/berthdev/berth/agent/journal"
 	"github.com/berthdev/berth/agent/path"
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/ipam"
 	"github.com/berthdev/berth/ipam/store"
 )
 
@@ -62,6 +63,8 @@ type servicePath interface {
 	Run(context.Context) error
 	SetPrefixes(path.Prefixes)
 	SetMultihomed([]netip.Addr)
+	SetTenants(path.Tenants)
+	KeptApart() (map[string]uint64, error)
 	OnLinks(func([]string) error)
 	Attach(context.Context, ...path.Endpoint) error
 	Detach(context.Context, ...path.Endpoint) error
@@ -102,6 +105,7 @@ type Agent struct {
 	ready   chan struct{}   // closed once leases, pools and pods are known and the path is in step
 
 	netspaces   *netspaces
+	tenants     *tenants
 	openFast    func() (fastMode, error)
 	startEvents func(context.Context) error
 }
@@ -172,14 +176,18 @@ func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*
 	a.pools = newPools(poolClient, a.pods, a.store, log)
 	a.netspaces = newNetspaces(netspaces, a.pools, func() *journal.Journal { return a.journal }, log)
 	a.serving = newServing(cfg, client, a.pools, a.tellNode(client), log)
-	a.pools.tell = a.serving.setPools
+	a.tenants = newTenants(a)
+	a.pools.tell = func(pools []*ipam.Pool) {
+		a.serving.setPools(pools)
+		a.tenants.changed()
+	}
 	a.path.OnLinks(a.serving.proxy.SetLinks)
 	a.metrics.registry.MustRegister(a.serving)
 	a.network = newNetwork(client, a.pods, cfg, a.setPrefixes, log)
 	if a.journal, err = journal.Open(context.Background(), "", cfg.Now, log); err != nil {
 		return nil, err
 	}
-	a.metrics.registry.MustRegister(pending{a}, guardCounts{a}, fastCounts{a})
+	a.metrics.registry.MustRegister(pending{a}, guardCounts{a}, fastCounts{a}, keptApart{a})
 	a.clash = newConflicts(a)
 	a.path.OnSighting(a.clash.see)
 	return a, nil
@@ -211,6 +219,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.guards.Run(ctx) })
 	g.Go(func() error { return a.onceReady(ctx, a.leavePath) })
 	g.Go(func() error { return a.onceReady(ctx, a.followMisplaced) })
+	g.Go(func() error { return a.onceReady(ctx, a.tenants.run) })
 	g.Go(func() error { return a.onceReady(ctx, a.clash.watch) })
 	g.Go(func() error { return a.onceReady(ctx, a.clash.run) })
 	g.Go(func() error { return a.onceReady(ctx, a.replay) })
@@ -231,6 +240,7 @@ func (a *Agent) openJournal(ctx context.Context) (err error) {
 		return err
 	}
 	a.resumePrefixes()
+	a.tenants.resume()
 	return nil
 }
 
@@ -253,6 +263,7 @@ func (a *Agent) start(ctx context.Context) error {
 	if err := a.netspaces.start(ctx); err != nil {
 		return err
 	}
+	a.tenants.sync()
 	if !a.cfg.NoServicePath {
 		if err := a.network.start(ctx); err != nil {
 			return err

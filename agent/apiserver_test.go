@@ -352,18 +352,25 @@ type fakePath struct {
 	onAttach  func() error // nil: success
 	see       func(path.Sighting)
 	watched   map[string]path.Watched
+	tenants   path.Tenants
 }
 
 func newFakePath() *fakePath {
 	return &fakePath{endpoints: map[string]bool{}, steered: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}}
 }
 
-func (f *fakePath) Run(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
-func (f *fakePath) SetPrefixes(path.Prefixes)     {}
-func (f *fakePath) SetMultihomed([]netip.Addr)    {}
-func (f *fakePath) OnLinks(func([]string) error)  {}
-func (f *fakePath) Steered() []netip.Prefix       { return f.steered }
-func (f *fakePath) Wanted() *path.Wanted          { return nil }
+func (f *fakePath) Run(ctx context.Context) error         { <-ctx.Done(); return ctx.Err() }
+func (f *fakePath) SetPrefixes(path.Prefixes)             {}
+func (f *fakePath) SetMultihomed([]netip.Addr)            {}
+func (f *fakePath) KeptApart() (map[string]uint64, error) { return map[string]uint64{"vmac2": 5}, nil }
+func (f *fakePath) SetTenants(t path.Tenants) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.tenants = t
+}
+func (f *fakePath) OnLinks(func([]string) error) {}
+func (f *fakePath) Steered() []netip.Prefix      { return f.steered }
+func (f *fakePath) Wanted() *path.Wanted         { return nil }
 func (f *fakePath) Counters() (map[string]map[string]uint64, error) {
 	return map[string]map[string]uint64{"vmac2": {"steered": 7}}, nil
 }

@@ -312,3 +312,50 @@ func TestWithoutNetspaces(t *testing.T) {
 	}
 	r.refused(request(r.pod("tenant", "berth.dev/netspace=a"), "s2", "net1", macvlan), 11, "names one, but Netspaces cannot be read")
 }
+
+// The service path knows whose a pod is before it is made, also after a restart of the agent, and keeps that for one without the API.
+func TestTenantsAreTold(t *testing.T) {
+	r := newRig(t)
+	r.stop()
+	r.conf.Journal = r.socket + ".journal"
+	r.start()
+	r.netspace("a", "{}")
+	r.pool("a", fmt.Sprintf("{netspace: %s-a, subnets: [{cidr: 10.4.0.0/30}]}", r.name))
+	r.awaitPools(1)
+	told := func() string {
+		r.path.mu.Lock()
+		defer r.path.mu.Unlock()
+		return fmt.Sprint(r.path.tenants.Ranges[r.name+"-a"], r.path.tenants.Of["eth0"])
+	}
+	want := fmt.Sprintf("[{10.4.0.1 10.4.0.2}] [%s-a]", r.name)
+	atAttach := ""
+	r.path.setOnAttach(func() error { atAttach = told(); return nil })
+	p := r.pod("web", "berth.dev/netspace=$a")
+	r.add(p, "s1", "net1")
+	if atAttach != want {
+		t.Errorf("at Attach: %s, want %s", atAttach, want)
+	}
+	r.stop()
+	r.start()
+	if got := told(); got != want {
+		t.Errorf("after a restart: %s, want %s", got, want)
+	}
+	r.stop()
+	r.faults.SetAway(true)
+	r.launch()
+	if got := told(); got != want {
+		t.Errorf("without the API: %s, want %s", got, want)
+	}
+	r.faults.SetAway(false)
+	r.awaitAgent()
+	r.del(p, "s1", "net1")
+	if err := r.ippools.Delete(t.Context(), r.name+"-a", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	apitest.Eventually(t, "nobody is kept apart", func() error {
+		if got := told(); got != "[] []" {
+			return errors.New(got)
+		}
+		return nil
+	})
+}

@@ -28,6 +28,7 @@ const (
 	MetricFast       = "berth_fast_mode"                    // 1 where the node has it
 	MetricFastCalls  = "berth_fast_mode_calls_total"        // of pods to Services, by outcome
 	MetricPackets    = "berth_path_packets_total"           // by vmac and verdict
+	MetricApart      = "berth_tenants_dropped_total"        // packets between tenants, by vmac
 	MetricSightings  = "berth_path_sightings_total"         // by vmac and outcome: users of watched addresses
 	MetricRefused    = "berth_source_guard_refused_total"   // frames of pods, by reason
 	MetricGuards     = "berth_source_guard_interfaces"      // by state
@@ -154,6 +155,23 @@ func (g guardCounts) Collect(ch chan<- prometheus.Metric) {
 	}
 	for state, n := range g.guards.States() {
 		ch <- prometheus.MustNewConstMetric(guardsDesc, prometheus.GaugeValue, float64(n), state)
+	}
+}
+
+// keptApart reads what was dropped between tenants when asked.
+type keptApart struct{ *Agent }
+
+var apartDesc = prometheus.NewDesc(MetricApart, "Packets that came in by a vmac for another tenant's pod, and were dropped.", []string{"vmac"}, nil)
+
+func (k keptApart) Describe(ch chan<- *prometheus.Desc) { ch <- apartDesc }
+
+func (k keptApart) Collect(ch chan<- prometheus.Metric) {
+	dropped, err := k.path.KeptApart()
+	if err != nil {
+		k.log.Warn("what is dropped between tenants", "err", err)
+	}
+	for vmac, n := range dropped {
+		ch <- prometheus.MustNewConstMetric(apartDesc, prometheus.CounterValue, float64(n), vmac)
 	}
 }
 

@@ -15,6 +15,8 @@ func (noPath) Run(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 
 func (noPath) SetPrefixes(path.Prefixes)                                  {}
 func (noPath) SetMultihomed([]netip.Addr)                                 {}
+func (noPath) SetTenants(path.Tenants)                                    {}
+func (noPath) KeptApart() (map[string]uint64, error)                      { return nil, nil }
 func (noPath) OnLinks(func([]string) error)                               {}
 func (noPath) Attach(context.Context, ...path.Endpoint) error             { return nil }
 func (noPath) Detach(context.Context, ...path.Endpoint) error             { return nil }

@@ -14,7 +14,7 @@ import (
 )
 
 // Cleanup removes everything of Berth's from this node: links (and with them their routes and neighbours), programs, pins and
-// the nftables table. Sysctls stay: others may rely on them by now. It needs no agent, and takes what any version left.
+// the nftables tables. Sysctls stay: others may rely on them by now. It needs no agent, and takes what any version left.
 func Cleanup(cfg Config, log *slog.Logger) error {
 	k, err := openKernel()
 	if err != nil {
@@ -45,6 +45,11 @@ func Cleanup(cfg Config, log *slog.Logger) error {
 		errs = append(errs, err)
 	} else if changed {
 		log.Info("removed", "table", "inet berth")
+	}
+	if changed, err := isolate(isolation{}); err != nil {
+		errs = append(errs, err)
+	} else if changed {
+		log.Info("removed", "table", "inet berth-tenants")
 	}
 	return errors.Join(errs...)
 }

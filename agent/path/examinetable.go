@@ -4,7 +4,6 @@ package path
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -18,15 +17,35 @@ func (s *scene) wantedRuleset() (ruleset, bool) {
 	if s.want == nil || s.want.Prefixes == nil {
 		return ruleset{}, false
 	}
-	there := maps.Clone(s.vmacs)
-	maps.DeleteFunc(there, func(_ string, v *sight) bool { return v.link == nil })
-	return desiredRuleset(*s.want.Prefixes, s.want.Multihomed, s.own, func(yield func(*vmac) bool) {
-		for _, v := range there {
-			if !yield(v.vmac) {
-				return
-			}
+	return desiredRuleset(*s.want.Prefixes, s.want.Multihomed, s.own, s.present), true
+}
+
+// present vmacs.
+func (s *scene) present(yield func(*vmac) bool) {
+	for _, v := range s.vmacs {
+		if v.link != nil && !yield(v.vmac) {
+			return
 		}
-	}), true
+	}
+}
+
+// examineTenants compares the table that keeps tenants apart.
+func (s *scene) examineTenants(conn *nftables.Conn) ([]report.Finding, error) {
+	rules, there, err := readTenants(conn)
+	if err != nil {
+		return nil, fmt.Errorf("nftables: read table inet berth-tenants: %w", err)
+	}
+	should := desiredIsolation(s.want.Tenants, s.present).comments()
+	switch {
+	case there && len(should) == 0:
+		return []report.Finding{bad(checkTable, mended, "table inet berth-tenants: it is there, and nobody is to be kept apart")}, nil
+	case !slices.Equal(comments(rules), should):
+		return []report.Finding{bad(checkTable, mended, "table inet berth-tenants: it has %d rules that are not the %d wanted: tenants are not kept apart on this node",
+			len(rules), len(should))}, nil
+	case there:
+		return []report.Finding{ok(checkTable, "table inet berth-tenants: %d rules", len(rules))}, nil
+	}
+	return nil, nil
 }
 
 func (s *scene) examineTable() ([]report.Finding, error) {
@@ -68,7 +87,8 @@ func (s *scene) examineTable() ([]report.Finding, error) {
 			}
 		}
 	}
-	return orOK(found, checkTable, "table inet berth: %d rules for %q", len(have.postrouting)+len(have.output), have.links), nil
+	apart, err := s.examineTenants(conn)
+	return append(orOK(found, checkTable, "table inet berth: %d rules for %q", len(have.postrouting)+len(have.output), have.links), apart...), err
 }
 
 func (s *scene) examineForward() ([]report.Finding, error) {

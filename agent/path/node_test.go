@@ -47,9 +47,11 @@ type request struct {
 	Addresses []netip.Addr
 	Watched   map[string]Watched
 	Services  []service.Service
+	Tenants   Tenants
 }
 
 type response struct {
+	Apart    map[string]uint64
 	Err      string
 	Steered  []netip.Prefix
 	Counters map[string]map[string]uint64
@@ -90,6 +92,11 @@ func agentMain(config string) error {
 		case "multihomed":
 			p.SetMultihomed(req.Addresses)
 			_, err = p.turn(false)
+		case "tenants":
+			p.SetTenants(req.Tenants)
+			_, err = p.turn(false)
+		case "kept apart":
+			res.Apart, err = p.KeptApart()
 		case "run":
 			running.Go(func() {
 				if err := p.Run(ctx); err != nil {

@@ -7,7 +7,7 @@
 // It works on levels, not on edges. What is wanted is held here; what is there is read from the kernel; the difference is
 // acted on. So it does not matter who changed what, or whether an agent died in the middle. It works in the network
 // namespace of its process, and owns there only links with the alias "berth", routes of protocol 98 on them, their permanent
-// neighbours, and the nftables table "inet berth".
+// neighbours, and the nftables tables "inet berth" and "inet berth-tenants".
 package path
 
 import (
@@ -69,7 +69,8 @@ type Path struct {
 	desired    endpoints
 	multihomed []netip.Addr       // sorted
 	watched    map[string]Watched // by parent
-	vmacs      map[string]*vmac   // by parent
+	tenants    Tenants
+	vmacs      map[string]*vmac // by parent
 	own        []ownAddress
 	strays     []netlink.Addr // addresses on vmacs
 	watching   bool           // own is kept fresh by events

@@ -132,10 +132,16 @@ func (p *Path) mendProgram(v *vmac) error {
 	return nil
 }
 
-// translate brings the nftables table up to date.
+// translate brings the nftables tables up to date: first the one that keeps apart.
 func (p *Path) translate() error {
+	apart := desiredIsolation(p.tenants, maps.Values(p.vmacs))
+	isolated, failed := isolate(apart)
+	if isolated {
+		p.log.Info("nftables table replaced", "table", "inet berth-tenants", "links", apart.vmacs, "ranges", len(apart.all))
+	}
 	want := desiredRuleset(*p.prefixes, p.multihomed, p.own, maps.Values(p.vmacs))
 	changed, err := masquerade(want)
+	err = errors.Join(failed, err)
 	if changed {
 		p.log.Info("nftables table replaced", "table", "inet berth", "links", want.vmacs, "local pods", want.local)
 	}

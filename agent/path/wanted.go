@@ -17,13 +17,14 @@ type Wanted struct {
 	Complete   bool               `json:"complete"` // what is not in Endpoints is not wanted
 	Multihomed []netip.Addr       `json:"multihomed,omitempty"`
 	Watched    map[string]Watched `json:"watched,omitempty"` // by parent
+	Tenants    Tenants            `json:"tenants"`
 }
 
 // Wanted now.
 func (p *Path) Wanted() *Wanted {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w := &Wanted{Complete: p.synced, Multihomed: slices.Clone(p.multihomed), Watched: maps.Clone(p.watched), Endpoints: []Endpoint{}}
+	w := &Wanted{Complete: p.synced, Tenants: p.tenants, Multihomed: slices.Clone(p.multihomed), Watched: maps.Clone(p.watched), Endpoints: []Endpoint{}}
 	if p.prefixes != nil {
 		prefixes := *p.prefixes
 		w.Prefixes = &prefixes
