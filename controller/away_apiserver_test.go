@@ -121,7 +121,7 @@ func TestAnHourAway(t *testing.T) {
 			}
 		}
 		if due > 0 {
-			return fmt.Errorf("%d of %d leases are not what they should be, such as %v", due, len(all.Items), a.first(all.Items, goes, forget))
+			return fmt.Errorf("%d of %d leases are not what they should be, such as: %w", due, len(all.Items), a.first(all.Items, goes, forget))
 		}
 		return client.IgnoreNotFound(c.admin.Get(t.Context(), client.ObjectKeyFromObject(leaves), leaves))
 	})
