@@ -262,7 +262,15 @@ func (t *transaction) run(ctx context.Context, plan [][]ipam.Option) error {
 	if err := t.returnUnused(); err != nil {
 		return err
 	}
-	return t.dropRest(ctx)
+	if err := t.dropRest(ctx); err != nil {
+		return err
+	}
+	for _, l := range t.store.Strays(t.claimant, t.leases) {
+		if err := t.store.Unreserve(ctx, l); err != nil { // the next ADD tries again
+			t.log.Warn("an address that a claim of which nothing was heard has reserved stays so for now", "lease", l.Name, "err", err)
+		}
+	}
+	return nil
 }
 
 // givesWay says whether an option that failed leaves room for the next. Where the way back of its claims has failed, too, it does not.
