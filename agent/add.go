@@ -11,7 +11,6 @@ import (
 	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
-	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -282,7 +281,15 @@ func (t *transaction) run(ctx context.Context, plan [][]ipam.Option) error {
 	if err := t.returnUnused(); err != nil {
 		return err
 	}
-	return t.dropRest(ctx)
+	if err := t.dropRest(ctx); err != nil {
+		return err
+	}
+	for _, l := range t.store.Strays(t.claimant, t.leases) {
+		if err := t.store.Unreserve(ctx, l); err != nil { // the next ADD tries again
+			t.log.Warn("an address that a claim of which nothing was heard has reserved stays so for now", "lease", l.Name, "err", err)
+		}
+	}
+	return nil
 }
 
 // givesWay says whether an option that failed leaves room for the next. Where the way back of its claims has failed, too, it does not.
@@ -473,21 +480,28 @@ func (a *Agent) release(ctx context.Context, leases []*v1alpha1.IPLease, free fu
 	return a.sideBySide(len(leases), func(i int) error { return free(ctx, leases[i]) })
 }
 
+// errUnfinished is the answer of a write that came to no end: its goroutine was ended.
+var errUnfinished = errors.New("a write came to no end")
+
 // sideBySide does n writes at once, and waits for all: one failure must not leave another write in doubt. The last, which is mostly
 // the only one, needs no goroutine of its own, nor to grow its stack.
 func (a *Agent) sideBySide(n int, write func(i int) error) error {
-	var g errgroup.Group
+	errs := slices.Repeat([]error{errUnfinished}, n)
+	do := func(i int) { errs[i] = a.caught(func() error { return write(i) })() }
+	var others sync.WaitGroup
 	for i := range n - 1 {
-		g.Go(a.caught(func() error { return write(i) }))
+		others.Go(func() { do(i) })
 	}
-	var err error
 	if n > 0 {
-		err = a.caught(func() error { return write(n - 1) })()
+		do(n - 1)
 	}
-	if first := g.Wait(); first != nil {
-		return first
+	others.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 // steers says whether the interface gets the routes of the service path: as the pod or its network asks, else as the pools do.

@@ -129,6 +129,48 @@ func TestClaimedInVainIsNotKept(t *testing.T) {
 	r.phase(at, v1alpha1.LeaseReserved)
 }
 
+// A claim of which nothing was heard may land when the pod has another address already. What it reserved is given up as soon as the pod's
+// identity has got its own again, else a later pod might be given the one or the other.
+func TestStrayReservationIsGivenUp(t *testing.T) {
+	r := newRig(t, `a: {subnets: [{cidr: 10.6.0.0/24, ips: ["10.6.0.1-10.6.0.4"]}]}`)
+	p := r.member("db-0", "berth.dev/ippool=$a")
+	at := r.add(p, "s1", "net1")
+	own, err := r.leases.Get(t.Context(), r.name+"."+at, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reserve := func(address string, change func(*v1alpha1.LeaseIdentity)) {
+		t.Helper()
+		l := &v1alpha1.IPLease{ObjectMeta: metav1.ObjectMeta{Name: r.name + "." + address, Labels: own.Labels}, Spec: *own.Spec.DeepCopy()}
+		l.Spec.Address, l.Spec.Phase = address, v1alpha1.LeaseReserved
+		change(l.Spec.Identity)
+		if _, err := r.leases.Create(t.Context(), l, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var free []string
+	for _, a := range []string{"10.6.0.1", "10.6.0.2", "10.6.0.3", "10.6.0.4"} {
+		if a != at {
+			free = append(free, a)
+		}
+	}
+	reserve(free[0], func(*v1alpha1.LeaseIdentity) {})
+	reserve(free[1], func(i *v1alpha1.LeaseIdentity) { i.Pod = "db-1" })
+	reserve(free[2], func(i *v1alpha1.LeaseIdentity) { i.Ends = "" }) // a person's
+	apitest.Eventually(t, "the agent knows", func() error {
+		if n := len(r.store.Strays(claimantOf(p, *own.Spec.Holder, nad.Ask{}), []*v1alpha1.IPLease{own})); n != 1 {
+			return fmt.Errorf("%d strays", n)
+		}
+		return nil
+	})
+	if got := r.add(p, "s2", "net1"); got != at {
+		t.Errorf("%s, had %s", got, at)
+	}
+	r.phase(free[0], v1alpha1.LeaseReleased)
+	r.phase(free[1], v1alpha1.LeaseReserved)
+	r.phase(free[2], v1alpha1.LeaseReserved)
+}
+
 // Fixed addresses: by ordinal for a StatefulSet, any of them for others.
 func TestFixedAddresses(t *testing.T) {
 	r := newRig(t, `a: {subnets: [{cidr: 10.6.0.0/24}]}`)

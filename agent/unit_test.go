@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -70,6 +71,33 @@ func TestAll(t *testing.T) {
 }
 
 // One interface of one sandbox: one at a time. Others go on meanwhile.
+// A write whose goroutine ends without an answer is not done, whatever the others say.
+func TestSideBySide(t *testing.T) {
+	a := &Agent{log: slog.New(slog.DiscardHandler)}
+	fine := func(int) error { return nil }
+	for n := range 4 {
+		if err := a.sideBySide(n, fine); err != nil {
+			t.Errorf("%d writes: %v", n, err)
+		}
+	}
+	broken := errors.New("broken")
+	if err := a.sideBySide(3, func(i int) error { return []error{nil, broken, nil}[i] }); !errors.Is(err, broken) {
+		t.Errorf("%v, want %v", err, broken)
+	}
+	ended := func(i int) error {
+		if i == 0 {
+			runtime.Goexit()
+		}
+		return nil
+	}
+	if err := a.sideBySide(2, ended); !errors.Is(err, errUnfinished) {
+		t.Errorf("%v, want %v", err, errUnfinished)
+	}
+	if err := a.sideBySide(1, func(int) error { panic("oh") }); err == nil || !strings.Contains(err.Error(), "panic") {
+		t.Errorf("%v, want the panic", err)
+	}
+}
+
 func TestKeyLock(t *testing.T) {
 	var k keyLock
 	unlockOther := k.lock("other", "net1")

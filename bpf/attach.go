@@ -122,6 +122,9 @@ func load(cfg Config, p pins.Dir) (*programObjects, error) {
 		return nil, err
 	}
 	defer pins.CloseMaps(reused) // the objects have descriptors of their own
+	if err := withWatch(cfg.PinDir, spec, reused); err != nil {
+		return nil, err
+	}
 
 	objects := new(programObjects)
 	if err := spec.LoadAndAssign(objects, &ebpf.CollectionOptions{MapReplacements: reused}); err != nil {

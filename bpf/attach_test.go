@@ -85,11 +85,14 @@ func (l *lab) wantAttached(mode string) {
 	}
 }
 
-// wantPins checks the pins below PinDir.
+// wantPins checks the pins below PinDir, but for those of watch, which are the node's.
 func (l *lab) wantPins(want ...string) {
 	l.Helper()
 	var got []string
 	l.must(filepath.WalkDir(l.cfg.PinDir, func(path string, d fs.DirEntry, err error) error {
+		if path == watchDir(l.cfg.PinDir) {
+			return fs.SkipDir
+		}
 		if err == nil && !d.IsDir() || strings.HasSuffix(path, "~") {
 			got = append(got, strings.TrimPrefix(path, l.cfg.PinDir+"/"))
 		}

@@ -4,6 +4,7 @@
 
 #include "guard.h"
 #include "steer.h"
+#include "watch.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
@@ -19,6 +20,7 @@ int steer(struct __sk_buff *skb)
 	// Out of the link that the question came in by: macvlan hands it to the pod whose MAC it bears.
 	if (reason <= ND_ANSWERED)
 		return bpf_redirect(skb->ifindex, 0);
+	show(skb, STEER_DROPS << 8 | reason, 0);
 	return TCX_DROP;
 }
 
@@ -31,5 +33,6 @@ int guard(struct __sk_buff *skb)
 	if (reason == PERMITTED)
 		return TCX_NEXT;
 	count(skb, reason);
+	show(skb, GUARD_DROPS << 8 | reason, 0);
 	return TCX_DROP;
 }

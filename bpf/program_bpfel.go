@@ -49,11 +49,14 @@ const (
 	programMapCounters  = "counters"
 	programMapEndpoints = "endpoints"
 	programMapMacs      = "macs"
+	programMapPackets   = "packets"
 	programMapPrefixes  = "prefixes"
 	programMapSeen      = "seen"
 	programMapSightings = "sightings"
 	programMapTelling   = "telling"
+	programMapWatchKeys = "watch_keys"
 	programMapWatched   = "watched"
+	programMapWatching  = "watching"
 	programProgGuard    = "guard"
 	programProgSteer    = "steer"
 	programVarConfig    = "config"
@@ -112,11 +115,14 @@ type programMapSpecs struct {
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
 	Macs      *ebpf.MapSpec `ebpf:"macs"`
+	Packets   *ebpf.MapSpec `ebpf:"packets"`
 	Prefixes  *ebpf.MapSpec `ebpf:"prefixes"`
 	Seen      *ebpf.MapSpec `ebpf:"seen"`
 	Sightings *ebpf.MapSpec `ebpf:"sightings"`
 	Telling   *ebpf.MapSpec `ebpf:"telling"`
+	WatchKeys *ebpf.MapSpec `ebpf:"watch_keys"`
 	Watched   *ebpf.MapSpec `ebpf:"watched"`
+	Watching  *ebpf.MapSpec `ebpf:"watching"`
 }
 
 // programVariableSpecs contains global variables before they are loaded into the kernel.
@@ -149,11 +155,14 @@ type programMaps struct {
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Endpoints *ebpf.Map `ebpf:"endpoints"`
 	Macs      *ebpf.Map `ebpf:"macs"`
+	Packets   *ebpf.Map `ebpf:"packets"`
 	Prefixes  *ebpf.Map `ebpf:"prefixes"`
 	Seen      *ebpf.Map `ebpf:"seen"`
 	Sightings *ebpf.Map `ebpf:"sightings"`
 	Telling   *ebpf.Map `ebpf:"telling"`
+	WatchKeys *ebpf.Map `ebpf:"watch_keys"`
 	Watched   *ebpf.Map `ebpf:"watched"`
+	Watching  *ebpf.Map `ebpf:"watching"`
 }
 
 func (m *programMaps) Close() error {
@@ -161,11 +170,14 @@ func (m *programMaps) Close() error {
 		m.Counters,
 		m.Endpoints,
 		m.Macs,
+		m.Packets,
 		m.Prefixes,
 		m.Seen,
 		m.Sightings,
 		m.Telling,
+		m.WatchKeys,
 		m.Watched,
+		m.Watching,
 	)
 }
 

@@ -4,6 +4,7 @@
 // node; each has a small program of its own at its egress (source_entry.go), which says which one it is.
 
 #include "source_nd.h"
+#include "watch.h"
 
 enum {
 	ETH_P_RARP = 0x8035,
@@ -145,5 +146,6 @@ int source(struct __sk_buff *skb)
 	count = bpf_map_lookup_elem(&refusals, &refused);
 	if (count)
 		++*count;
+	show(skb, SOURCE_DROPS << 8 | refused, at.cookie);
 	return TCX_DROP;
 }

@@ -107,6 +107,9 @@ func (g *SourceGuard) open() (err error) {
 		}
 		reused[name] = m
 	}
+	if err := withWatch(filepath.Dir(g.dir), spec, reused); err != nil {
+		return err
+	}
 	var objects sourceObjects
 	if err := spec.LoadAndAssign(&objects, &ebpf.CollectionOptions{MapReplacements: reused}); err != nil {
 		return fmt.Errorf("load: %w", err)

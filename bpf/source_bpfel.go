@@ -36,8 +36,11 @@ const (
 const (
 	sourceMapFurther    = "further"
 	sourceMapIdentities = "identities"
+	sourceMapPackets    = "packets"
 	sourceMapPrograms   = "programs"
 	sourceMapRefusals   = "refusals"
+	sourceMapWatchKeys  = "watch_keys"
+	sourceMapWatching   = "watching"
 	sourceProgSource    = "source"
 )
 
@@ -92,8 +95,11 @@ type sourceProgramSpecs struct {
 type sourceMapSpecs struct {
 	Further    *ebpf.MapSpec `ebpf:"further"`
 	Identities *ebpf.MapSpec `ebpf:"identities"`
+	Packets    *ebpf.MapSpec `ebpf:"packets"`
 	Programs   *ebpf.MapSpec `ebpf:"programs"`
 	Refusals   *ebpf.MapSpec `ebpf:"refusals"`
+	WatchKeys  *ebpf.MapSpec `ebpf:"watch_keys"`
+	Watching   *ebpf.MapSpec `ebpf:"watching"`
 }
 
 // sourceVariableSpecs contains global variables before they are loaded into the kernel.
@@ -124,16 +130,22 @@ func (o *sourceObjects) Close() error {
 type sourceMaps struct {
 	Further    *ebpf.Map `ebpf:"further"`
 	Identities *ebpf.Map `ebpf:"identities"`
+	Packets    *ebpf.Map `ebpf:"packets"`
 	Programs   *ebpf.Map `ebpf:"programs"`
 	Refusals   *ebpf.Map `ebpf:"refusals"`
+	WatchKeys  *ebpf.Map `ebpf:"watch_keys"`
+	Watching   *ebpf.Map `ebpf:"watching"`
 }
 
 func (m *sourceMaps) Close() error {
 	return _SourceClose(
 		m.Further,
 		m.Identities,
+		m.Packets,
 		m.Programs,
 		m.Refusals,
+		m.WatchKeys,
+		m.Watching,
 	)
 }
 

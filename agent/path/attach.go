@@ -77,7 +77,7 @@ func (p *Path) ready(v *vmac) bool {
 	}
 	link, err := p.k.LinkByIndex(v.index)
 	return err == nil && link.Attrs().Alias == alias && link.Attrs().Flags&net.FlagUp != 0 &&
-		link.Attrs().MTU == parent.Attrs().MTU
+		link.Attrs().MTU == parent.Attrs().MTU && string(link.Attrs().HardwareAddr) == string(v.mac[:])
 }
 
 // detach says whether a vmac has become idle.

@@ -56,6 +56,9 @@ func Cleanup(cfg Config, log *slog.Logger) error {
 
 // removePins removes what is pinned for vmacs that have gone without us.
 func removePins(dir string) error {
+	if err := bpf.RemoveWatch(dir); err != nil {
+		return fmt.Errorf("remove what shows packets: %w", err)
+	}
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

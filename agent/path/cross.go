@@ -24,6 +24,25 @@ type Crossing struct {
 	Why     string       // it does not pass; "" if it does
 }
 
+// VMAC is the link of a parent that has one, by name and index. It works in the network namespace of its process.
+func VMAC(parent string) (name string, index int, err error) {
+	k, err := openKernel()
+	if err != nil {
+		return "", 0, fmt.Errorf("open routing netlink: %w", err)
+	}
+	defer k.close()
+	p, err := k.parent(parent)
+	if err != nil {
+		return "", 0, err
+	}
+	name = vmacName(p.Attrs().Index)
+	link, err := k.LinkByName(name)
+	if err != nil {
+		return "", 0, fmt.Errorf("look up the vmac of %q: %w", parent, err)
+	}
+	return name, link.Attrs().Index, nil
+}
+
 // Cross says what becomes of a packet from a pod on the parent. It changes nothing, and works in the network namespace of its process.
 func Cross(cfg Config, parent string, from netip.Addr, hardware net.HardwareAddr, to netip.Addr) (c Crossing, err error) {
 	s, err := survey(cfg, &Wanted{Endpoints: []Endpoint{{parent, from, hardware}}})

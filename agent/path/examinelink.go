@@ -47,7 +47,7 @@ func (s *scene) examineLink(v *sight) (found []report.Finding) {
 		add(bad(checkLink, mended, "%s has MTU %d, its parent %s has %d", v.name, a.MTU, v.parent, parent.MTU))
 	}
 	if a.HardwareAddr.String() != want.String() {
-		add(bad(checkLink, fmt.Sprintf("ip link set %s address %s, then restart the agent: its program knows the MAC", v.name, want),
+		add(bad(checkLink, mended,
 			"%s has MAC %s, and for this node and parent it is to be %s", v.name, a.HardwareAddr, want))
 	}
 	for _, stray := range s.strays {

@@ -54,6 +54,7 @@ func TestMend(t *testing.T) {
 	}{
 		{"vmac down", "ip link set " + name + " down", true},
 		{"vmac deleted", "ip link del " + name, true},
+		{"MAC of the vmac", "ip link set " + name + " address 02:00:00:00:00:77", true},
 		{"MTU of the parent", "ip link set eth0 mtu 1400", true},
 		{"MTU of the parent, up again", "ip link set eth0 mtu 1500", true},
 		{"routes and neighbours flushed", "ip route flush proto 98; ip -6 route flush proto 98; ip neigh flush dev " + name + " nud permanent", false},
@@ -104,6 +105,30 @@ func TestMend(t *testing.T) {
 	})
 	if t.Failed() {
 		t.Log(n.must("counters").Counters)
+	}
+}
+
+// One round suffices: what a change of the round itself takes away is back at its end.
+func TestMendInOneRound(t *testing.T) {
+	c := newCluster(t, 1)
+	n := c.nodes[0]
+	n.start()
+	n.must("sync")
+	p := n.attached(1)
+	serve(t, p.NS, p.addrs...)
+	name := n.vmac().Name
+	for what, script := range map[string]string{
+		"address of the vmac": "ip address add 10.88.0.1/24 dev " + name,
+		"MAC of the vmac":     "ip link set " + name + " address 02:00:00:00:00:77",
+	} {
+		t.Run(what, func(t *testing.T) {
+			run(t, n.NS, script, "sh", "-e")
+			n.must("mend")
+			n.check(n.expect(p))
+			if err := n.reaches(p); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

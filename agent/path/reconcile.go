@@ -24,7 +24,8 @@ func (p *Path) reconcile(mend bool) error {
 	if err := p.readOwn(); err != nil {
 		return err
 	}
-	errs := []error{forward(p.log, anyIs4(p.desired), anyIs6(p.desired))}
+	// Strays first: with its last address of a family a link loses its routes.
+	errs := []error{forward(p.log, anyIs4(p.desired), anyIs6(p.desired)), p.removeStrays()}
 
 	parents, err := p.parents(links)
 	errs = append(errs, err)
@@ -40,7 +41,7 @@ func (p *Path) reconcile(mend bool) error {
 			errs = append(errs, p.forget(v))
 		}
 	}
-	errs = append(errs, p.removeStrays(), p.removeIdle(), p.translate())
+	errs = append(errs, p.removeIdle(), p.translate())
 	p.changed = false
 	p.mine.Store(p.interests())
 	return errors.Join(errs...)

@@ -109,6 +109,13 @@ func (k *kernel) ensureLink(log *slog.Logger, node string, parent netlink.Link) 
 			return nil, created, fmt.Errorf("set alias of %q: %w", name, err)
 		}
 	}
+	if string(link.Attrs().HardwareAddr) != string(m[:]) {
+		log.Warn("setting back the MAC of a vmac that someone has changed", "link", name, "from", link.Attrs().HardwareAddr, "to", m)
+		if err := k.LinkSetHardwareAddr(link, m[:]); err != nil {
+			return nil, created, fmt.Errorf("set MAC of %q to %s: %w", name, m, err)
+		}
+		link.Attrs().HardwareAddr = net.HardwareAddr(m[:])
+	}
 	if link.Attrs().MTU != p.MTU {
 		if err := k.LinkSetMTU(link, p.MTU); err != nil {
 			return nil, created, fmt.Errorf("set MTU of %q to %d: %w", name, p.MTU, err)

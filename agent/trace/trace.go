@@ -2,6 +2,7 @@
 
 // Package trace follows a new connection of a pod to an address and port, and says at each step what becomes of it: by what the running
 // agent tells, and by the kernel's maps, tables and routes as they are now. It reads only, and sends nothing. What it cannot read, it says.
+// Watch shows a pod's packets as they come by.
 //
 //	step        the way goes on                        it ends
 //	interfaces  the pod has one of Berth's             it has none, or no address of the family

@@ -29,7 +29,7 @@ func (p *Programs) DestroyUDP(netns string, removed []Removed) (n int, err error
 	if len(gone) == 0 {
 		return 0, nil
 	}
-	err = within(netns, func() error {
+	err = Within(netns, func() error {
 		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 			sockets, err := connectedUDP(family)
 			if err != nil {

@@ -10,7 +10,7 @@ import (
 
 // Cookie is that of the network namespace with the path, as the programs see it: no other has it until the node boots.
 func Cookie(netns string) (cookie uint64, err error) {
-	err = within(netns, func() error {
+	err = Within(netns, func() error {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return fmt.Errorf("socket: %w", err)
@@ -25,8 +25,8 @@ func Cookie(netns string) (cookie uint64, err error) {
 	return cookie, err
 }
 
-// within runs f in the network namespace, on a thread of its own that ends with it.
-func within(netns string, f func() error) error {
+// Within runs f in the network namespace, on a thread of its own that ends with it.
+func Within(netns string, f func() error) error {
 	ns, err := os.Open(netns)
 	if err != nil {
 		return fmt.Errorf("network namespace: %w", err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -19,10 +20,13 @@ import (
 func traceCommand(cfg *agent.Config, agentFlags *pflag.FlagSet) *cobra.Command {
 	format := formatText
 	var endpoints []string
+	var watch watching
 	cmd := &cobra.Command{
 		Use:   "trace NAMESPACE/POD ADDRESS:PORT/PROTOCOL...",
-		Short: "Say which way a new connection of a pod of this node goes, and why; sends and changes nothing",
-		Args:  cobra.MinimumNArgs(2),
+		Short: "Say which way a new connection of a pod of this node goes, and why; or show its packets, with --watch",
+		Long: "Say which way a new connection of a pod of this node goes, and why. Nothing is sent or changed. With --watch it shows the pod's packets\n" +
+			"instead as they come by, and which of them Berth drops: to and from these addresses, or all without any.",
+		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			r := trace.Request{}
 			var ok bool
@@ -43,7 +47,14 @@ func traceCommand(cfg *agent.Config, agentFlags *pflag.FlagSet) *cobra.Command {
 				}
 				r.Endpoints = append(r.Endpoints, e)
 			}
-			traces, err := trace.Follow(cmd.Context(), trace.Config{Path: path.Config{NodeName: cfg.NodeName, PinDir: cfg.PinDir}, Socket: cfg.Socket, NetNS: netNS}, r)
+			of := trace.Config{Path: path.Config{NodeName: cfg.NodeName, PinDir: cfg.PinDir}, Socket: cfg.Socket, NetNS: netNS}
+			if watch.on {
+				return watch.run(cmd, of, r, format)
+			}
+			if len(r.To) == 0 {
+				return errors.New("say ADDRESS:PORT/PROTOCOL; only --watch needs none")
+			}
+			traces, err := trace.Follow(cmd.Context(), of, r)
 			if err != nil {
 				return err
 			}
@@ -57,6 +68,7 @@ func traceCommand(cfg *agent.Config, agentFlags *pflag.FlagSet) *cobra.Command {
 	cmd.Flags().AddFlagSet(agentFlags)
 	cmd.Flags().VarP(&format, "output", "o", "text or json")
 	cmd.Flags().StringSliceVar(&endpoints, "endpoint", nil, "ADDRESS:PORT of a ready endpoint of the Service, for where kube-proxy translates, whose rules are not read")
+	watch.flags(cmd)
 	return cmd
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"regexp"
 	"slices"
@@ -32,6 +33,8 @@ type cluster interface {
 	slices(ctx context.Context, namespace, service string) ([]discoveryv1.EndpointSlice, error)
 	// run a command in a container: what it writes, and an error if it was not run. Its exit code is none.
 	run(ctx context.Context, pod *corev1.Pod, container string, command []string) (stdout, stderr []byte, err error)
+	// stream a command of a container until it ends or ctx does. Its standard input ends with that, too.
+	stream(ctx context.Context, pod *corev1.Pod, container string, command []string, stdout, stderr io.Writer) error
 }
 
 // agentSelector is of the pods that deploy/install.yaml makes.
@@ -82,30 +85,43 @@ func (k *kube) slices(ctx context.Context, namespace, service string) ([]discove
 	return list.Items, nil
 }
 
-// run by the subresource exec: over a websocket, or SPDY where an API server or a proxy before it has none, as kubectl does.
+// run without an input.
 func (k *kube) run(ctx context.Context, pod *corev1.Pod, container string, command []string) (stdout, stderr []byte, err error) {
+	var out, complaint bytes.Buffer
+	err = k.exec(ctx, pod, container, command, remotecommand.StreamOptions{Stdout: &out, Stderr: &complaint})
+	return out.Bytes(), complaint.Bytes(), err
+}
+
+func (k *kube) stream(ctx context.Context, pod *corev1.Pod, container string, command []string, stdout, stderr io.Writer) error {
+	// Nothing is ever written: that it ends tells the other side that nobody is here any more.
+	in, end := io.Pipe()
+	defer end.Close()
+	return k.exec(ctx, pod, container, command, remotecommand.StreamOptions{Stdin: in, Stdout: stdout, Stderr: stderr})
+}
+
+// exec by the subresource of that name: over a websocket, or SPDY where an API server or a proxy before it has none, as kubectl does.
+func (k *kube) exec(ctx context.Context, pod *corev1.Pod, container string, command []string, o remotecommand.StreamOptions) error {
 	url := k.client.CoreV1().RESTClient().Post().Resource("pods").Namespace(pod.Namespace).Name(pod.Name).SubResource("exec").
-		VersionedParams(&corev1.PodExecOptions{Container: container, Command: command, Stdout: true, Stderr: true}, scheme.ParameterCodec).URL()
+		VersionedParams(&corev1.PodExecOptions{Container: container, Command: command, Stdin: o.Stdin != nil, Stdout: true, Stderr: true}, scheme.ParameterCodec).URL()
 	websocket, err := remotecommand.NewWebSocketExecutor(k.config, http.MethodGet, url.String())
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	spdy, err := remotecommand.NewSPDYExecutor(k.config, http.MethodPost, url)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	executor, err := remotecommand.NewFallbackExecutor(websocket, spdy, func(err error) bool {
 		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
 	})
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	var out, complaint bytes.Buffer
-	err = executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: &out, Stderr: &complaint})
+	err = executor.StreamWithContext(ctx, o)
 	if exit := exec.ExitError(nil); errors.As(err, &exit) && exit.Exited() {
 		err = nil
 	}
-	return out.Bytes(), complaint.Bytes(), err
+	return err
 }
 
 // refused adds to what an exec failed with what allows it.

@@ -122,12 +122,8 @@ func examine(ctx context.Context, c cluster, on agentOn, timeout time.Duration) 
 
 // askAgent runs a subcommand of the agent in its pod, whose answer is JSON.
 func askAgent(ctx context.Context, c cluster, on agentOn, timeout time.Duration, answer any, args ...string) error {
-	if on.pod == nil {
-		return fmt.Errorf("node %q has no pod of berth-agent; see `kubectl get daemonset -A -l %s`", on.node, agentSelector)
-	}
-	name := on.pod.Namespace + "/" + on.pod.Name
-	if !running(on.pod) {
-		return fmt.Errorf("the agent's pod %s is %s; see `kubectl -n %s describe pod %s`", name, phase(on.pod), on.pod.Namespace, on.pod.Name)
+	if err := reachable(on); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -135,18 +131,34 @@ func askAgent(ctx context.Context, c cluster, on agentOn, timeout time.Duration,
 	stdout, stderr, err := c.run(ctx, on.pod, container, command)
 	switch {
 	case ctx.Err() != nil:
-		return fmt.Errorf("exec in pod %s: no answer within %s", name, timeout)
+		return fmt.Errorf("exec in pod %s/%s: no answer within %s", on.pod.Namespace, on.pod.Name, timeout)
 	case err != nil:
 		return refused(err, on.pod)
 	}
 	if err := json.Unmarshal(stdout, answer); err != nil {
-		said := strings.TrimSpace(string(stderr))
-		if strings.Contains(said, "unknown command") {
-			said += "; the agent is of an earlier version, upgrade it"
-		}
-		return fmt.Errorf("berth-agent %s in pod %s: %s", args[0], name, said)
+		return agentSaid(on, args[0], string(stderr))
 	}
 	return nil
+}
+
+// reachable: there is an agent to be asked.
+func reachable(on agentOn) error {
+	if on.pod == nil {
+		return fmt.Errorf("node %q has no pod of berth-agent; see `kubectl get daemonset -A -l %s`", on.node, agentSelector)
+	}
+	if !running(on.pod) {
+		return fmt.Errorf("the agent's pod %s/%s is %s; see `kubectl -n %s describe pod %s`", on.pod.Namespace, on.pod.Name, phase(on.pod), on.pod.Namespace, on.pod.Name)
+	}
+	return nil
+}
+
+// agentSaid is what a subcommand complained of.
+func agentSaid(on agentOn, command, said string) error {
+	said = strings.TrimSpace(said)
+	if strings.Contains(said, "unknown command") || strings.Contains(said, "unknown flag") {
+		said += "; the agent is of an earlier version, upgrade it"
+	}
+	return fmt.Errorf("berth-agent %s in pod %s/%s: %s", command, on.pod.Namespace, on.pod.Name, said)
 }
 
 func phase(p *corev1.Pod) string {

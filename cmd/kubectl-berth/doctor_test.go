@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -73,6 +74,13 @@ func (f *fakeCluster) run(ctx context.Context, p *corev1.Pod, container string, 
 	}
 	out, complaint := f.says(p.Spec.NodeName, command)
 	return []byte(out), []byte(complaint), nil
+}
+
+func (f *fakeCluster) stream(ctx context.Context, p *corev1.Pod, container string, command []string, stdout, stderr io.Writer) error {
+	out, complaint, err := f.run(ctx, p, container, command)
+	_, _ = stdout.Write(out)
+	_, _ = stderr.Write(complaint)
+	return err
 }
 
 func agentPod(node string, phase corev1.PodPhase) corev1.Pod {

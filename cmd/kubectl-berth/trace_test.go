@@ -105,4 +105,26 @@ shop/web-0 → [2001:db8:96::10]:53/TCP, on node a
 	if _, err := runCommand(t, f, "trace pod/web-0 dns:53"); err == nil || !strings.Contains(err.Error(), "does not answer") {
 		t.Error(err)
 	}
+	<-f.ran
+	for args, want := range map[string]string{
+		"trace pod/web-0 --watch":                                  "-o text --watch --until-eof --rate 100 --for 10m0s",
+		"trace pod/web-0 dns:53 --watch --rate 5 --for 9s -o json": "-o json 10.96.0.10:53/TCP [2001:db8:96::10]:53/TCP --watch --until-eof --rate 5 --for 9s",
+	} {
+		f.says = func(string, []string) (string, string) { return "a packet\n", "" }
+		out, err := runCommand(t, f, args)
+		if err != nil || out != "a packet\n" {
+			t.Errorf("%s: %q, %v", args, out, err)
+		}
+		if diff := cmp.Diff("agent /usr/local/bin/berth-agent trace shop/web-0 "+want+flags, strings.Join(<-f.ran, " ")); diff != "" {
+			t.Errorf("%s: %s", args, diff)
+		}
+		f.says = func(string, []string) (string, string) { return "", "berth-agent: unknown flag: --watch" }
+		if _, err := runCommand(t, f, args); err == nil || !strings.Contains(err.Error(), "unknown flag: --watch; the agent is of an earlier version") {
+			t.Errorf("%s: %v", args, err)
+		}
+		<-f.ran
+	}
+	if _, err := runCommand(t, f, "trace pod/web-0"); err == nil {
+		t.Error("without --watch, of a pod alone: no error")
+	}
 }

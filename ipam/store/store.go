@@ -178,6 +178,46 @@ func (s *Store) Recall(ctx context.Context, c ipam.Claimant) (map[netip.Addr]str
 	return s.Kept(c), nil
 }
 
+// Strays are Reserved for the claimant's identity beside its leases, of a pool and family of theirs: claims of which nothing was heard, and
+// which landed when the identity had given up waiting for them. A name that a person chose may be of several pods at once; theirs are none.
+func (s *Store) Strays(c ipam.Claimant, has []*v1alpha1.IPLease) []*v1alpha1.IPLease {
+	if c.Identity == nil || c.Identity.Kind == v1alpha1.IdentityName {
+		return nil
+	}
+	s.index.mu.Lock()
+	defer s.index.mu.Unlock()
+	return slices.DeleteFunc(s.index.keptBy(c), func(l *v1alpha1.IPLease) bool {
+		stray := l.Spec.Phase == v1alpha1.LeaseReserved && l.Spec.Identity.Ends != "" && c.Is(l.Spec.Identity)
+		beside := slices.ContainsFunc(has, func(h *v1alpha1.IPLease) bool { return sameSource(h, l) }) &&
+			!slices.ContainsFunc(has, func(h *v1alpha1.IPLease) bool { return h.Name == l.Name })
+		return !stray || !beside
+	})
+}
+
+// sameSource says whether two addresses are of one pool and family.
+func sameSource(a, b *v1alpha1.IPLease) bool {
+	x, errX := netip.ParseAddr(a.Spec.Address)
+	y, errY := netip.ParseAddr(b.Spec.Address)
+	return a.Spec.Pool == b.Spec.Pool && errX == nil && errY == nil && x.Is4() == y.Is4()
+}
+
+// Unreserve a lease that was Reserved for an identity, unless it is another's, or in use, by now.
+func (s *Store) Unreserve(ctx context.Context, l *v1alpha1.IPLease) error {
+	n := l.DeepCopy()
+	ipam.Unreserve(n, s.now())
+	n, err := s.update(ctx, n)
+	switch {
+	case err == nil:
+		s.index.put(n)
+	case lost(err):
+		_, err := s.learn(ctx, l.Name)
+		return err
+	default:
+		return unavailable("unreserve", l.Name, err)
+	}
+	return nil
+}
+
 // HeldBySandbox returns the leases bound to an interface of a sandbox of this node, IPv4 first.
 func (s *Store) HeldBySandbox(containerID, ifName string) []*v1alpha1.IPLease {
 	return s.index.held(sandboxKey(containerID, ifName))

@@ -6,6 +6,7 @@
 //	api    requests to the API server for each ADD and DEL, by its own count
 //	burst  1000 ADDs at once on 4 and on 8 nodes, with as many addresses, against host-local
 //	pools  ADD in a pool of 65,536 that is mostly used and in a /64, against a /24; the agent's memory
+//	wide   1000 nodes and 20,000 leases: watch events for each ADD, and an agent's memory
 //	path   a ClusterIP in fast mode and through vmac, against the same pods' own addresses, on the two-node lab
 //
 // Results are JSON lines on stdout and in a file; progress and a table are on stderr. Times depend on the machine and on what else
@@ -26,7 +27,7 @@ import (
 	"time"
 )
 
-var parts = []string{"start", "bpf", "add", "api", "burst", "pools", "path"}
+var parts = []string{"start", "bpf", "add", "api", "burst", "pools", "wide", "path"}
 
 type options struct {
 	only   []string
@@ -95,7 +96,7 @@ func measure(ctx context.Context, o options, r *report) error {
 	}
 	part("start", func() error { return measureStart(ctx, o, r) })
 	part("bpf", func() error { return measurePrograms(ctx, o, r) })
-	if o.wants("add") || o.wants("api") || o.wants("burst") || o.wants("pools") {
+	if o.wants("add") || o.wants("api") || o.wants("burst") || o.wants("pools") || o.wants("wide") {
 		if err := inOwnNamespaces(ctx, o, r); err != nil {
 			errs = append(errs, err)
 		}

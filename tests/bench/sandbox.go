@@ -23,7 +23,7 @@ func inSandbox() bool { return os.Getenv(sandboxVariable) != "" }
 // inOwnNamespaces runs measureAlone in a child, and reports its results.
 func inOwnNamespaces(ctx context.Context, o options, r *report) error {
 	var only []string
-	for _, p := range []string{"add", "api", "burst", "pools"} {
+	for _, p := range []string{"add", "api", "burst", "pools", "wide"} {
 		if o.wants(p) {
 			only = append(only, p)
 		}
@@ -93,7 +93,13 @@ func measureAlone(ctx context.Context, o options) (err error) {
 	}
 	if o.wants("pools") {
 		say("part pools")
-		return measurePools(ctx, o, n, r)
+		if err := measurePools(ctx, o, n, r); err != nil {
+			return err
+		}
+	}
+	if o.wants("wide") {
+		say("part wide")
+		return measureWide(ctx, n, r)
 	}
 	return nil
 }
