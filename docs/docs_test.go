@@ -103,6 +103,7 @@ func TestEventReasons(t *testing.T) {
 	in := all(told, source(t, "../agent"))
 	in = append(in, all(reasonOfLease, source(t, "../controller"))...)
 	in = append(in, all(regexp.MustCompile(`\t(?:doubt|pod)\w+\s+= "(\w+)"`), source(t, "../agent"))...)
+	in = append(in, all(regexp.MustCompile(`event\w+ = "(\w+)"`), source(t, "../controller"))...)
 	in = append(in, "AddressLost") // of a pod of which only the name is known
 	in = append(in, all(regexp.MustCompile(`\tnote\w+\s+= "(\w+)"`), source(t, "../controller"))...)
 	for _, r := range all(regexp.MustCompile(`reason\w+\s+= "(\w+)"`), source(t, "../controller")) {
@@ -202,7 +203,7 @@ func TestSocketContract(t *testing.T) {
 
 // TestFields: each field of the CRDs is in its section as `field`, and each printer column by its name.
 func TestFields(t *testing.T) {
-	for kind, s := range map[string]string{"ippools": "IPPool", "ipleases": "IPLease"} {
+	for kind, s := range map[string]string{"ippools": "IPPool", "ipleases": "IPLease", "subnets": "Subnet", "ipblocks": "IPBlock"} {
 		var crd apiextensions.CustomResourceDefinition
 		if err := yaml.Unmarshal([]byte(read(t, "../api/v1alpha1/crds/berth.dev_"+kind+".yaml")), &crd); err != nil {
 			t.Fatal(err)
@@ -235,7 +236,10 @@ func fields(p apiextensions.JSONSchemaProps, found func(string)) {
 	}
 	for name, sub := range p.Properties {
 		found(name)
-		fields(sub, found)
+		_, selector := sub.Properties["matchLabels"]
+		if !selector && name != "conditions" { // Kubernetes' own, explained once
+			fields(sub, found)
+		}
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 type (
 	PoolClient     = gentype.ClientWithList[*IPPool, *IPPoolList]
 	LeaseClient    = gentype.ClientWithList[*IPLease, *IPLeaseList]
+	SubnetClient   = gentype.ClientWithList[*Subnet, *SubnetList]
+	BlockClient    = gentype.ClientWithList[*IPBlock, *IPBlockList]
 	NetspaceClient = gentype.ClientWithList[*Netspace, *NetspaceList]
 )
 
@@ -25,6 +27,19 @@ func NewClients(cfg *rest.Config) (*PoolClient, *LeaseClient, error) {
 	leases := gentype.NewClientWithList("ipleases", c, params, "",
 		func() *IPLease { return &IPLease{} }, func() *IPLeaseList { return &IPLeaseList{} })
 	return pools, leases, nil
+}
+
+// NewSubnetClients for Subnets and their blocks, over one connection.
+func NewSubnetClients(cfg *rest.Config) (*SubnetClient, *BlockClient, error) {
+	c, params, err := newRESTClient(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	subnets := gentype.NewClientWithList("subnets", c, params, "",
+		func() *Subnet { return &Subnet{} }, func() *SubnetList { return &SubnetList{} })
+	blocks := gentype.NewClientWithList("ipblocks", c, params, "",
+		func() *IPBlock { return &IPBlock{} }, func() *IPBlockList { return &IPBlockList{} })
+	return subnets, blocks, nil
 }
 
 // NewNetspaceClient for Netspaces.

@@ -50,9 +50,10 @@ type IPBlockSpec struct {
 	//
 	// +kubebuilder:validation:MaxLength=63
 	Cluster string `json:"cluster,omitempty"`
-	// Parts that somebody has, in the order of their addresses.
+	// Parts that somebody has, in the order of their addresses. Those of a subnet that is made from another one of the same network lie in
+	// the other one's part for it.
 	//
-	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:MaxItems=1024
 	// +listType=atomic
 	Parts []IPBlockPart `json:"parts,omitempty"`
 }

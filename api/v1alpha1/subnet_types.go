@@ -18,6 +18,7 @@ import (
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Netspace",type=string,JSONPath=`.spec.netspace`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule=`self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')`,messageExpression=`'metadata.name "' + self.metadata.name + '" is not a DNS label (at most 63 characters of a-z, 0-9 and "-", no dot): pools and blocks name it'`
 type Subnet struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -27,6 +28,10 @@ type Subnet struct {
 }
 
 // SubnetSpec is what a person writes.
+//
+// +kubebuilder:validation:XValidation:rule=`!has(self.pairing) || self.cidrs.size() == 2 && (!self.cidrs.all(s, isCIDR(s.cidr)) || cidr(self.cidrs[0].cidr).ip().family() != cidr(self.cidrs[1].cidr).ip().family() && self.cidrs.exists_one(a, self.cidrs.exists(b, cidr(a.cidr).prefixLength() + 96 == cidr(b.cidr).prefixLength())))`,message=`pairing: index needs two cidrs, one IPv4 and one IPv6, with equally many host bits, such as 10.6.0.0/16 and fd00:6::/112`,fieldPath=".pairing"
+// +kubebuilder:validation:XValidation:rule=`has(self.pairing) == has(oldSelf.pairing)`,message=`pairing cannot be changed: pools are carved by it; make another subnet`,fieldPath=".pairing"
+// +kubebuilder:validation:XValidation:rule=`!has(self.pairing) || !has(oldSelf.pairing) || !oldSelf.cidrs.all(o, isCIDR(o.cidr)) || !self.cidrs.all(n, isCIDR(n.cidr)) || oldSelf.cidrs.all(o, self.cidrs.exists(n, cidr(n.cidr).ip() == cidr(o.cidr).ip()))`,message=`the cidrs of a paired subnet cannot begin elsewhere: pairs are of equal offsets; make another subnet`,fieldPath=".cidrs"
 //
 // +kubebuilder:validation:XValidation:rule=`!has(self.attachments) || has(self.parent)`,message=`attachments need a parent, the host link that their interfaces are on; name it in parent, or remove attachments`,fieldPath=".attachments"
 // +kubebuilder:validation:XValidation:rule=`!has(self.attachments) || !has(self.netspace)`,message=`a subnet of a netspace is attached in the netspace's namespaces; remove attachments`,fieldPath=".attachments"
@@ -48,6 +53,7 @@ type SubnetSpec struct {
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=8
 	// +listType=atomic
+	// +kubebuilder:validation:XValidation:rule=`self.all(a, !isCIDR(a.cidr) || self.filter(b, isCIDR(b.cidr) && cidr(a.cidr).containsCIDR(b.cidr)).size() == 1)`,messageExpression=`self.map(a, isCIDR(a.cidr) && self.filter(b, isCIDR(b.cidr) && cidr(a.cidr).containsCIDR(b.cidr)).size() > 1, 'cidr ' + a.cidr + ' overlaps or repeats another one of this subnet; merge them')[0]`
 	CIDRs []SubnetCIDR `json:"cidrs"`
 	// Pairing of the pools carved from the subnet, as in IPPool.
 	Pairing Pairing `json:"pairing,omitempty"`
@@ -56,6 +62,8 @@ type SubnetSpec struct {
 	// +kubebuilder:validation:MaxLength=63
 	Netspace string `json:"netspace,omitempty"`
 	// NodeAffinity selects the nodes that are on the network. Empty: all. Pools carved from the subnet have it, too.
+	//
+	// +kubebuilder:validation:XValidation:rule=`!has(self.matchExpressions) || self.matchExpressions.all(e, e.operator in ['In', 'NotIn'] ? has(e.values) && e.values.size() > 0 : e.operator in ['Exists', 'DoesNotExist'] && (!has(e.values) || e.values.size() == 0))`,message=`nodeAffinity: operators are In and NotIn (with values), Exists and DoesNotExist (without values)`
 	NodeAffinity *metav1.LabelSelector `json:"nodeAffinity,omitempty"`
 	// Parent is the host link on the network, on all of these nodes: the macvlan parent of attachments made for the subnet, such as bond0.910.
 	//
@@ -83,12 +91,18 @@ type Attachments struct {
 }
 
 // SubnetCIDR is one CIDR of a subnet.
+//
+// +kubebuilder:validation:XValidation:rule=`!isCIDR(self.cidr) || !has(self.reserved) || self.reserved.all(e, e.split('-', 2).all(a, isIP(a) ? cidr(self.cidr).containsIP(a) : !isCIDR(a) || cidr(self.cidr).containsCIDR(a)))`,messageExpression=`self.reserved.map(e, !e.split('-', 2).all(a, isIP(a) ? cidr(self.cidr).containsIP(a) : !isCIDR(a) || cidr(self.cidr).containsCIDR(a)), 'reserved entry ' + e + ' is not inside the cidr ' + self.cidr)[0]`,fieldPath=".reserved"
+// +kubebuilder:validation:XValidation:rule=`!isCIDR(self.cidr) || !has(self.gateway) || !isIP(self.gateway) || cidr(self.cidr).containsIP(self.gateway) || (cidr(self.cidr).ip().family() == 6 && ip(self.gateway).family() == 6 && ip(self.gateway).isLinkLocalUnicast())`,messageExpression=`'gateway ' + self.gateway + ' is not inside the cidr ' + self.cidr + (cidr(self.cidr).ip().family() == 6 ? ' (nor link-local)' : "") + '; name the address that the router has there'`,fieldPath=".gateway"
+// +kubebuilder:validation:XValidation:rule=`!has(self.gateway) || !isIP(self.gateway) || !(string(ip(self.gateway)) in ['169.254.1.1', 'fe80::1'])`,messageExpression=`'gateway ' + self.gateway + ' is the service gateway, which hides a router of that address from pods; name another address of the router'`,fieldPath=".gateway"
+// +kubebuilder:validation:XValidation:rule=`has(self.gateway) || !has(self.routes) || self.routes.all(r, has(r.gw))`,messageExpression=`self.routes.map(r, !has(r.gw), 'route to ' + r.dst + ' has no gw, and the cidr has no gateway; set one of them')[0]`,fieldPath=".routes"
 type SubnetCIDR struct {
 	// CIDR, without host bits.
 	//
 	// +kubebuilder:validation:MaxLength=43
 	// +kubebuilder:validation:XValidation:rule=`isCIDR(self)`,messageExpression=`'cidr "' + self + '" is not ADDRESS/LENGTH, e.g. 10.6.0.0/16'`
 	// +kubebuilder:validation:XValidation:rule=`!isCIDR(self) || cidr(self) == cidr(self).masked()`,messageExpression=`[string(cidr(self).masked())].map(s, 'cidr ' + self + ' has host bits; write ' + s)[0]`
+	// +kubebuilder:validation:XValidation:rule=`!isCIDR(self) || cidr(self).ip().isGlobalUnicast() || (cidr(self).ip().family() == 4 && cidr(self).ip().isLinkLocalUnicast())`,messageExpression=`'cidr ' + self + ' is not a range of unicast addresses that can be routed to a pod'`
 	CIDR string `json:"cidr"`
 	// Gateway of the pools carved from it.
 	//
@@ -104,6 +118,8 @@ type SubnetCIDR struct {
 	//
 	// +kubebuilder:validation:MaxItems=128
 	// +kubebuilder:validation:items:MaxLength=79
+	// +kubebuilder:validation:items:XValidation:rule=`!(self.contains(':') && self.contains('.')) && (isIP(self) || isCIDR(self) || (self.split('-', 2).size() == 2 && self.split('-', 2).all(a, isIP(a))))`,messageExpression=`'reserved entry "' + self + '" is not an address, FIRST-LAST or a CIDR, e.g. 10.6.1.7, 10.6.1.10-10.6.1.20 or 10.6.2.0/24'`
+	// +kubebuilder:validation:items:XValidation:rule=`!isCIDR(self) || cidr(self) == cidr(self).masked()`,messageExpression=`[string(cidr(self).masked())].map(s, 'reserved entry ' + self + ' has host bits; write ' + s)[0]`
 	// +listType=atomic
 	Reserved []string `json:"reserved,omitempty"`
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -25,6 +26,8 @@ var version = "dev"
 type reader interface {
 	pools(ctx context.Context) ([]v1alpha1.IPPool, error)
 	leases(ctx context.Context, o metav1.ListOptions) ([]v1alpha1.IPLease, error)
+	subnets(ctx context.Context) ([]v1alpha1.Subnet, error)
+	block(ctx context.Context, name string) (*v1alpha1.IPBlock, error) // nil: there is none
 }
 
 // env is the world of a command.
@@ -64,7 +67,7 @@ func command(e *env) *cobra.Command {
 	}
 	root.SetOut(e.out)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(poolsCommand(e), leasesCommand(e), whoCommand(e), doctorCommand(e), traceCommand(e), &cobra.Command{
+	root.AddCommand(poolsCommand(e), subnetsCommand(e), leasesCommand(e), whoCommand(e), doctorCommand(e), traceCommand(e), &cobra.Command{
 		Use:   "version",
 		Short: "Version of this program",
 		Args:  cobra.NoArgs,
@@ -79,6 +82,9 @@ func command(e *env) *cobra.Command {
 type server struct {
 	poolClient  *v1alpha1.PoolClient
 	leaseClient *v1alpha1.LeaseClient
+
+	subnetClient *v1alpha1.SubnetClient
+	blockClient  *v1alpha1.BlockClient
 }
 
 func connect(kubeconfig, kubecontext string) (reader, error) {
@@ -115,7 +121,11 @@ func newServer(rc *rest.Config) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &server{pools, leases}, nil
+	subnets, blocks, err := v1alpha1.NewSubnetClients(rc)
+	if err != nil {
+		return nil, err
+	}
+	return &server{pools, leases, subnets, blocks}, nil
 }
 
 func (s *server) pools(ctx context.Context) ([]v1alpha1.IPPool, error) {
@@ -132,4 +142,23 @@ func (s *server) leases(ctx context.Context, o metav1.ListOptions) ([]v1alpha1.I
 		return nil, fmt.Errorf("list of leases: %w", hint(err))
 	}
 	return l.Items, nil
+}
+
+func (s *server) subnets(ctx context.Context) ([]v1alpha1.Subnet, error) {
+	l, err := s.subnetClient.List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("list of subnets: %w", hint(err))
+	}
+	return l.Items, nil
+}
+
+func (s *server) block(ctx context.Context, name string) (*v1alpha1.IPBlock, error) {
+	b, err := s.blockClient.Get(ctx, name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("block %q: %w", name, hint(err))
+	}
+	return b, nil
 }

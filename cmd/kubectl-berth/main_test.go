@@ -26,7 +26,20 @@ var now = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 type fake struct {
 	p   []v1alpha1.IPPool
 	l   []v1alpha1.IPLease
+	s   []v1alpha1.Subnet
+	b   []v1alpha1.IPBlock
 	err error
+}
+
+func (f *fake) subnets(context.Context) ([]v1alpha1.Subnet, error) { return f.s, f.err }
+
+func (f *fake) block(_ context.Context, name string) (*v1alpha1.IPBlock, error) {
+	for i := range f.b {
+		if f.b[i].Name == name {
+			return &f.b[i], f.err
+		}
+	}
+	return nil, f.err
 }
 
 func (f *fake) pools(context.Context) ([]v1alpha1.IPPool, error) { return f.p, f.err }
@@ -86,7 +99,19 @@ func world(t *testing.T) *fake {
 	*fresh.Spec.VLAN = 911
 	ready := newPool("zone-a", "vlan910", metav1.Condition{Type: v1alpha1.PoolReady, Status: metav1.ConditionTrue})
 	ready.Spec.Default = true
+	office := v1alpha1.Subnet{ObjectMeta: metav1.ObjectMeta{Name: "office"}}
+	office.Spec = v1alpha1.SubnetSpec{Network: "vlan912", VLAN: new(int32(912)), CIDRs: []v1alpha1.SubnetCIDR{{CIDR: "10.8.0.0/16", Gateway: "10.8.0.1"}}}
+	office.Status.IPv4, office.Status.Pools = &v1alpha1.SubnetCount{Total: "65533", Free: "65523", Carved: "5", Returning: "5"}, 1
+	office.Status.Conditions = []metav1.Condition{{Type: v1alpha1.SubnetReady, Status: metav1.ConditionTrue}}
+	young := v1alpha1.Subnet{ObjectMeta: metav1.ObjectMeta{Name: "young"}}
+	young.Spec = v1alpha1.SubnetSpec{Network: "vlan912", Netspace: "red", CIDRs: []v1alpha1.SubnetCIDR{{CIDR: "10.9.0.0/16"}}}
+	block := v1alpha1.IPBlock{ObjectMeta: metav1.ObjectMeta{Name: "vlan912.10.8.0.0"}}
+	block.Spec = v1alpha1.IPBlockSpec{Network: "vlan912", First: "10.8.0.0", Parts: []v1alpha1.IPBlockPart{
+		{IPs: "10.8.0.2-10.8.0.6", Subnet: "office", Pool: "orders"},
+		{IPs: "10.8.0.7-10.8.0.11", Subnet: "office", Pool: "quotes", ReturnedAt: &metav1.Time{Time: now}},
+	}}
 	return &fake{
+		s: []v1alpha1.Subnet{young, office}, b: []v1alpha1.IPBlock{block},
 		p: []v1alpha1.IPPool{full, fresh, ready},
 		l: []v1alpha1.IPLease{newLease(t, "vlan910", "10.6.0.100", web), released, reserved, newLease(t, "vlan911", "10.6.0.100", db)},
 	}
@@ -106,6 +131,20 @@ NETWORK   POOL     FAMILY   FREE   TOTAL   BOUND   RESERVED   QUARANTINED   STAT
 vlan910   zone-a   IPv4     250    254     3       1          0             Ready,default
 `},
 		{args: "pools zone-z", err: `there is no pool "zone-z"`},
+		{args: "subnets", want: `
+NETWORK   SUBNET   VLAN   FAMILY   FREE    TOTAL   CARVED   RETURNING   POOLS   STATE
+vlan912   office   912    IPv4     65523   65533   5        5           1       Ready
+vlan912   young    -      -        -       -       -        -           -       Unknown (no berth-controller has seen it),netspace:red
+`},
+		{args: "subnets office", want: `
+NETWORK   SUBNET   VLAN   FAMILY   FREE    TOTAL   CARVED   RETURNING   POOLS   STATE
+vlan912   office   912    IPv4     65523   65533   5        5           1       Ready
+`},
+		{args: "subnets none", err: `there is no Subnet "none"`},
+		{args: "who 10.8.0.1", want: "\n10.8.0.1 in network vlan912: never carved from Subnet office: it is reserved, or a router's, or none of a host\n"},
+		{args: "who 10.8.0.3", want: "\n10.8.0.3 in network vlan912: carved from Subnet office for pool \"orders\"\n"},
+		{args: "who 10.8.0.7", want: "\n10.8.0.7 in network vlan912: returning to Subnet office; pool \"quotes\" gave it up at 2026-11-20T12:00:00Z\n"},
+		{args: "who 10.8.1.7", want: "\n10.8.1.7 in network vlan912: free, in Subnet office; no pool has it\n"},
 		{args: "leases", want: `
 NETWORK   ADDRESS      POOL     PHASE      POD          INTERFACE   NODE     IDENTITY   CONFLICT   SINCE
 vlan910   10.6.0.9     zone-a   Released   data/db-0    net1        node-b   -          -          60s

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/ipam"
+	"github.com/berthdev/berth/ipam/carve"
 )
 
 func whoCommand(e *env) *cobra.Command {
@@ -47,8 +49,10 @@ func whoCommand(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			writeNobody(e, a, network, pools)
-			return nil
+			if writeNobody(e, a, network, pools) {
+				return nil
+			}
+			return writePart(cmd.Context(), e, c, a, network)
 		},
 	}
 	cmd.Flags().StringVar(&network, "network", "", "only in this network")
@@ -95,8 +99,8 @@ func writeHolder(e *env, l *v1alpha1.IPLease) {
 	}
 }
 
-// writeNobody says which pools could give an address that has no lease.
-func writeNobody(e *env, a netip.Addr, network string, pools []v1alpha1.IPPool) {
+// writeNobody says which pools could give an address that has no lease; false if none.
+func writeNobody(e *env, a netip.Addr, network string, pools []v1alpha1.IPPool) bool {
 	found := false
 	for i := range pools {
 		p, err := ipam.Compile(&pools[i])
@@ -106,7 +110,49 @@ func writeNobody(e *env, a netip.Addr, network string, pools []v1alpha1.IPPool) 
 		found = true
 		fmt.Fprintf(e.out, "%s in network %s: free, in pool %s; nobody is known to have held it\n", a, p.Network, p.Name)
 	}
+	return found
+}
+
+// writePart says which Subnets have an address that no pool gives out, and who has, or gave up, the part of it.
+func writePart(ctx context.Context, e *env, c reader, a netip.Addr, network string) error {
+	subnets, err := c.subnets(ctx)
+	if err != nil {
+		return err
+	}
+	found := false
+	for i := range subnets {
+		s, err := carve.Compile(&subnets[i])
+		if err != nil || network != "" && s.Network != network || !s.Whole(ipam.FamilyOf(a)).Contains(a) {
+			continue
+		}
+		found = true
+		what := "free, in Subnet " + s.Name + "; no pool has it"
+		if !s.Usable(ipam.FamilyOf(a)).Contains(a) {
+			what = "never carved from Subnet " + s.Name + ": it is reserved, or a router's, or none of a host"
+		}
+		object, err := c.block(ctx, carve.Name(s.Network, carve.FirstOf(a)))
+		if err != nil {
+			return err
+		}
+		if object != nil {
+			block, err := carve.Read(object)
+			if err != nil {
+				return err
+			}
+			for _, p := range block.Parts {
+				switch in := (ipam.Ranges{p.Range}).Contains(a); {
+				case !in || p.Subnet != s.Name:
+				case p.Had():
+					what = fmt.Sprintf("carved from Subnet %s for %s", s.Name, p.Owner)
+				default:
+					what = fmt.Sprintf("returning to Subnet %s; %s gave it up at %s", s.Name, p.Owner, p.Returned.UTC().Format(time.RFC3339))
+				}
+			}
+		}
+		fmt.Fprintf(e.out, "%s in network %s: %s\n", a, s.Network, what)
+	}
 	if !found {
 		fmt.Fprintf(e.out, "%s: no lease, and no pool has it\n", a)
 	}
+	return nil
 }

@@ -358,3 +358,12 @@ func (w *world) gone(o client.Object) {
 }
 
 const short = 300 * time.Millisecond
+
+func parse(t *testing.T, s string) ipam.Range {
+	t.Helper()
+	r, err := ipam.ParseRange(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}

@@ -45,7 +45,7 @@ func (c subnetReconciler) Reconcile(ctx context.Context, req reconcile.Request) 
 	old := s.DeepCopy()
 	s.Status = c.status(v, owners)
 	if !equality.Semantic.DeepEqual(old.Status, s.Status) {
-		if err := c.client.Status().Patch(ctx, &s, client.MergeFrom(old)); err != nil {
+		if err := c.client.Status().Patch(ctx, &s, client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{})); err != nil {
 			return retry(err)
 		}
 		c.tell(old, &s)

@@ -183,7 +183,7 @@ func (p plane) surplus(s *Subnet, ask Ask) (give ipam.Ranges, kept uint64) {
 		if n == 0 {
 			break
 		}
-		k := min(n, size(r))
+		k := min(n, Size(r))
 		give = append(give, tail(r, k))
 		n -= k
 	}

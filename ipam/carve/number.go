@@ -44,8 +44,8 @@ func (n number) addr(is4 bool) netip.Addr {
 // after is the address d after a.
 func after(a netip.Addr, d uint64) netip.Addr { return numberOf(a).plus(d).addr(a.Is4()) }
 
-// size of a range, at most the largest uint64.
-func size(r ipam.Range) uint64 {
+// Size of a range, at most the largest uint64.
+func Size(r ipam.Range) uint64 {
 	d := numberOf(r.To).minus(numberOf(r.From))
 	if d == math.MaxUint64 {
 		return d
@@ -57,7 +57,7 @@ func size(r ipam.Range) uint64 {
 func total(rs ipam.Ranges) uint64 {
 	var n uint64
 	for _, r := range rs {
-		d := size(r)
+		d := Size(r)
 		if n+d < n {
 			return math.MaxUint64
 		}
@@ -71,7 +71,7 @@ func head(r ipam.Range, n uint64) ipam.Range { return ipam.Range{From: r.From, T
 
 // tail is the last n addresses of a range that has as many.
 func tail(r ipam.Range, n uint64) ipam.Range {
-	return ipam.Range{From: after(r.From, size(r)-n), To: r.To}
+	return ipam.Range{From: after(r.From, Size(r)-n), To: r.To}
 }
 
 // join the ranges of both.

@@ -12,19 +12,19 @@ import (
 // then the rest.
 func few(rs ipam.Ranges, n uint64) ipam.Ranges {
 	left := slices.Clone(rs)
-	slices.SortStableFunc(left, func(a, b ipam.Range) int { return cmp.Compare(size(b), size(a)) }) // largest first
+	slices.SortStableFunc(left, func(a, b ipam.Range) int { return cmp.Compare(Size(b), Size(a)) }) // largest first
 	var out []ipam.Range
 	for n > 0 && len(left) > 0 {
 		i := 0
-		if size(left[0]) >= n { // of those that have n the smallest, and of equals the first
-			for i+1 < len(left) && size(left[i+1]) >= n {
+		if Size(left[0]) >= n { // of those that have n the smallest, and of equals the first
+			for i+1 < len(left) && Size(left[i+1]) >= n {
 				i++
 			}
-			for i > 0 && size(left[i-1]) == size(left[i]) {
+			for i > 0 && Size(left[i-1]) == Size(left[i]) {
 				i--
 			}
 		}
-		k := min(n, size(left[i]))
+		k := min(n, Size(left[i]))
 		out = append(out, head(left[i], k))
 		n -= k
 		left = slices.Delete(left, i, i+1)
@@ -42,7 +42,7 @@ func (p plane) fresh(n uint64, has ipam.Ranges) ipam.Ranges {
 		return nil
 	}
 	for _, h := range slices.Backward(has) {
-		if i := slices.IndexFunc(p.free, func(r ipam.Range) bool { return r.From == h.To.Next() && size(r) >= n }); i >= 0 {
+		if i := slices.IndexFunc(p.free, func(r ipam.Range) bool { return r.From == h.To.Next() && Size(r) >= n }); i >= 0 {
 			return ipam.Ranges{head(p.free[i], n)}
 		}
 	}
@@ -62,12 +62,12 @@ func (p plane) fresh(n uint64, has ipam.Ranges) ipam.Ranges {
 // first of the ranges that has n addresses, from the block on from which they take the fewest blocks.
 func first(rs ipam.Ranges, n uint64) (ipam.Range, bool) {
 	for _, r := range rs {
-		if size(r) < n {
+		if Size(r) < n {
 			continue
 		}
 		if next := Range(FirstOf(r.From)).To.Next(); next.IsValid() && !r.To.Less(next) {
 			aligned := ipam.Range{From: next, To: r.To}
-			if size(aligned) >= n && blocksOf(head(aligned, n)) < blocksOf(head(r, n)) {
+			if Size(aligned) >= n && blocksOf(head(aligned, n)) < blocksOf(head(r, n)) {
 				r = aligned
 			}
 		}

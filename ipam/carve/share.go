@@ -63,7 +63,7 @@ func (p plane) cidr(host int) (netip.Prefix, bool) {
 		if to := ipam.RangeOf(c).To; c.Addr().Less(r.From) || r.To.Less(to) {
 			continue
 		}
-		if n := size(r); !best.IsValid() || n < smallest {
+		if n := Size(r); !best.IsValid() || n < smallest {
 			best, smallest = c, n
 		}
 	}

@@ -71,7 +71,7 @@ func compileCIDR(c v1alpha1.SubnetCIDR) (netip.Prefix, ipam.Ranges, error) {
 		return prefix, nil, err
 	}
 	if c.Gateway != "" {
-		if gw := netip.MustParseAddr(c.Gateway); !prefix.Contains(gw) {
+		if gw := netip.MustParseAddr(c.Gateway); !prefix.Contains(gw) && !(gw.Is6() && gw.IsLinkLocalUnicast()) {
 			return prefix, nil, fmt.Errorf("gateway: %s is not inside %s; name the router's address there", gw, prefix)
 		}
 	}
@@ -113,7 +113,7 @@ func (s *Subnet) partners(rs ipam.Ranges) ipam.Ranges {
 		}
 		from, to := s.CIDRs[i].Prefix.Addr(), s.CIDRs[1-i].Prefix.Addr()
 		first := after(to, numberOf(r.From).minus(numberOf(from)))
-		out = append(out, ipam.Range{From: first, To: after(first, size(r)-1)})
+		out = append(out, ipam.Range{From: first, To: after(first, Size(r)-1)})
 	}
 	return ipam.NewRanges(out...)
 }
