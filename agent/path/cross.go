@@ -113,6 +113,7 @@ func (c *Crossing) judge(from netip.Addr, m mac, to netip.Addr, known []bpf.Endp
 type Source struct {
 	Addresses []netip.Addr // one of them; the pod's own if Own
 	Own       bool
+	Dropped   bool // it is another tenant's, and never sees the pod
 	Why       string
 }
 
@@ -129,7 +130,7 @@ func SeenAs(cfg Config, want *Wanted, from, to netip.Addr, translated bool) (Sou
 	defer s.close()
 	for _, o := range s.own {
 		if o.Addr() == to {
-			return Source{[]netip.Addr{from}, true, "it is this node itself"}, nil
+			return Source{Addresses: []netip.Addr{from}, Own: true, Why: "it is this node itself"}, nil
 		}
 	}
 	rules, known := s.wantedRuleset()
@@ -153,14 +154,32 @@ func SeenAs(cfg Config, want *Wanted, from, to netip.Addr, translated bool) (Sou
 	if err != nil {
 		return Source{}, err
 	}
+	if in := s.vmacOf(from); in != "" && desiredIsolation(s.want.Tenants, s.present).drops(in, out.Attrs().Name, to) {
+		return Source{Dropped: true, Why: toOtherTenant}, nil
+	}
 	source, why := rules.decide(out.Attrs().Name, to, translated)
 	switch {
 	case why == toLocal:
-		return Source{[]netip.Addr{from}, true, why}, nil
+		return Source{Addresses: []netip.Addr{from}, Own: true, Why: why}, nil
 	case source.IsValid():
-		return Source{[]netip.Addr{source}, false, why}, nil
+		return Source{Addresses: []netip.Addr{source}, Why: why}, nil
 	}
-	return Source{s.addressesOf(out, to.Is4()), false, why + "; of " + out.Attrs().Name}, nil
+	return Source{Addresses: s.addressesOf(out, to.Is4()), Why: why + "; of " + out.Attrs().Name}, nil
+}
+
+// vmacOf a local pod's address; "" if it is not known.
+func (s *scene) vmacOf(pod netip.Addr) string {
+	for _, ep := range s.want.Endpoints {
+		if ep.Address != pod {
+			continue
+		}
+		for v := range s.present {
+			if v.parent == ep.Parent {
+				return v.name
+			}
+		}
+	}
+	return ""
 }
 
 // addressesOf a link, of which masquerade takes one.

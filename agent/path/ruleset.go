@@ -217,12 +217,14 @@ func linkElement(name string) []byte {
 	return b
 }
 
-// Why a destination sees the source that it does.
+// Why a destination sees the source that it does, or none.
 const (
 	toMultihomed = "a pod with a macvlan interface besides: it would answer by that"
 	toLocal      = "an overlay pod of this node: the way back is by this node anyway"
 	toSibling    = "a pod on the same link: it would answer its neighbour directly"
 	toOthers     = "not on this node: the answer has to come back here"
+
+	toOtherTenant = "another netspace's, which pods that came by a vmac of none of its links do not reach (table inet berth-tenants)"
 )
 
 // decide is what postrouting does, told in words: the source of what came in by one of our links and leaves by out; the zero Addr

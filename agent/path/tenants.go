@@ -108,6 +108,14 @@ func desiredIsolation(t Tenants, vmacs iter.Seq[*vmac]) isolation {
 	return want
 }
 
+// drops says what the table does, told in words.
+func (w isolation) drops(in, out string, to netip.Addr) bool {
+	within := func(ranges []Range) bool {
+		return slices.ContainsFunc(ranges, func(r Range) bool { return !to.Less(r.First) && !r.Last.Less(to) })
+	}
+	return within(w.all) && (!within(w.own[in]) || slices.Contains(w.apart, [2]string{in, out}))
+}
+
 // merged ranges: sorted, and none touches another.
 func merged(in []Range) (out []Range) {
 	in = slices.Clone(in)

@@ -11,6 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
+
+	"github.com/berthdev/berth/tests/netns"
 )
 
 func ranges(s ...string) (out []Range) {
@@ -69,15 +71,27 @@ func TestDesiredIsolation(t *testing.T) {
 	}
 }
 
-// wireWith gives a node a further NIC on a wire of its own, as a VLAN is, and another host on that wire.
-func (c *cluster) wireWith(n *node, nic string, net int) (host *pod) {
+// wireWith gives a node a further NIC on a wire of its own, and another host on that wire: a plain one, or with a trunk the VLAN of
+// that number on it.
+func (c *cluster) wireWith(n *node, trunk *netns.NS, nic string, net int) (host *pod) {
 	c.t.Helper()
-	wire := namespace(c.t)
-	ip(c.t, wire, "link add br0 type bridge\nlink set br0 up\n")
-	pair(c.t, n.NS, nic, wire, "port1")
+	wire := trunk
+	if trunk == nil {
+		wire = namespace(c.t)
+		pair(c.t, n.NS, nic, wire, "port1")
+		ip(c.t, wire, "link add br0 type bridge\nlink set br0 up\nlink set port1 master br0\nlink set port1 up\n")
+	} else {
+		ip(c.t, n.NS, "link add link trunk name %s type vlan id %d\n", nic, net)
+		ip(c.t, wire, "link add link trunk name trunk.%[1]d type vlan id %[1]d\nlink add br%[1]d type bridge\nlink set br%[1]d up\n"+
+			"link set trunk.%[1]d master br%[1]d\nlink set trunk.%[1]d up\n", net)
+	}
 	host = &pod{NS: namespace(c.t), addrs: []netip.Addr{addr("10.%d.2.1", net), addr("2001:db8:%d::2:1", net)}}
-	pair(c.t, host.NS, "eth0", wire, "port2")
-	ip(c.t, wire, "link set port1 master br0\nlink set port1 up\nlink set port2 master br0\nlink set port2 up\n")
+	port, bridge := "port2", "br0"
+	if trunk != nil {
+		port, bridge = fmt.Sprintf("host%d", net), fmt.Sprintf("br%d", net)
+	}
+	pair(c.t, host.NS, "eth0", wire, port)
+	ip(c.t, wire, "link set %[1]s master %[2]s\nlink set %[1]s up\n", port, bridge)
 	ip(c.t, n.NS, "link set %[1]s up\naddress add 10.%[2]d.0.11/16 dev %[1]s\naddress add 2001:db8:%[2]d::11/64 dev %[1]s nodad\n", nic, net)
 	ip(c.t, host.NS, "link set eth0 up\naddress add %s/16 dev eth0\naddress add %s/64 dev eth0 nodad\n", host.addrs[0], host.addrs[1])
 	local(c.t, host.NS, host.addrs[1])
@@ -128,12 +142,24 @@ func (n *node) tenants(t Tenants) {
 
 // TestTenants: who is of another wire on the host's way stays of another wire, be it directly, where a user has it steered, or by
 // a Service; whatever is no tenant's is reached, and answers come back.
-func TestTenants(t *testing.T) {
+func TestTenants(t *testing.T) { keepTenantsApart(t, newCluster(t, 1), nil) }
+
+// TestTenantsOnVLANs: two of the wires are VLANs of one link.
+func TestTenantsOnVLANs(t *testing.T) {
+	netns.NeedVLAN(t)
 	c := newCluster(t, 1)
+	trunk := namespace(t)
+	pair(t, c.nodes[0].NS, "trunk", trunk, "trunk")
+	ip(t, trunk, "link set trunk up\n")
+	ip(t, c.nodes[0].NS, "link set trunk up\n")
+	keepTenantsApart(t, c, trunk)
+}
+
+func keepTenantsApart(t *testing.T, c *cluster, trunk *netns.NS) {
 	n := c.nodes[0]
 	overlay := n.overlayPod()
-	remoteB := c.wireWith(n, "eth1", 9)
-	c.wireWith(n, "eth2", 8)
+	remoteB := c.wireWith(n, trunk, "eth1", 9)
+	c.wireWith(n, trunk, "eth2", 8)
 	n.start()
 	t.Cleanup(func() { // before the wires go
 		if err := n.cleanup(); err != nil {
@@ -163,6 +189,12 @@ func TestTenants(t *testing.T) {
 			at := vip
 			if direct {
 				at = to.addrs[i]
+			}
+			if from != overlay {
+				res, err := n.call(request{Op: "seen as", Addresses: []netip.Addr{from.addrs[i], to.addrs[i]}})
+				if err != nil || res.Source.Dropped == pass {
+					t.Errorf("%s to %s at %s: said to be %+v, %v; want it to pass: %t", names[from], names[to], at, res.Source, err, pass)
+				}
 			}
 			seen, err := ask(from.NS, "tcp", at)
 			if (err == nil) != pass {

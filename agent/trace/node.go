@@ -112,6 +112,8 @@ func (w *walk) source() bool {
 		switch {
 		case err != nil:
 			says = append(says, fmt.Sprintf("%s: not known: %s", b.Addr(), err))
+		case s.Dropped:
+			says = append(says, fmt.Sprintf("%s never sees it, the node drops it: %s", b.Addr(), s.Why))
 		case s.Own:
 			says = append(says, fmt.Sprintf("%s sees the pod's own %s: %s", b.Addr(), w.from, s.Why))
 		default:

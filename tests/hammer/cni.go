@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -58,7 +59,7 @@ func (m *machine) add(ctx context.Context, s *sandbox, ifName string) error {
 	}
 	given := m.history.add(Event{Kind: Given, Node: m.name, Pod: s.pod.Name, Of: of, Leases: leases, Keeper: s.keeper})
 	m.mu.Unlock()
-	if wrong := paired(m.pairs, leases); wrong != "" {
+	if wrong := cmp.Or(paired(m.pairs, leases), trespass(m.all, s.pod, leases)); wrong != "" {
 		m.history.violate(Event{Kind: Given, Node: m.name, Pod: s.pod.Name, Of: of, Leases: leases}, wrong)
 	}
 	for _, name := range leases {

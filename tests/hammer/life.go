@@ -94,13 +94,16 @@ func (l *life) create(ctx context.Context) bool {
 	if m.isState() != up || !m.isReady(ctx) || l.set != nil && int64(l.ordinal) >= l.set.replicas.Load() {
 		return false
 	}
-	annotation, interfaces := networksOf(l.rng, l.set != nil)
+	annotation, interfaces, netspace := networksOf(l.rng, l.set)
 	grace := int64(l.rng.IntN(4) / 3)
 	p := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: l.name, Namespace: namespace, Annotations: map[string]string{
 			nad.PoolsAnnotation: annotation, "k8s.v1.cni.cncf.io/networks": "hammer@" + strings.Join(interfaces, ",hammer@")}},
 		Spec: corev1.PodSpec{NodeName: m.name, TerminationGracePeriodSeconds: &grace, AutomountServiceAccountToken: new(bool),
 			Containers: []corev1.Container{{Name: "c", Image: "i"}}},
+	}
+	if netspace != "" {
+		p.Annotations[nad.NetspaceAnnotation] = netspace
 	}
 	if l.set != nil {
 		l.set.mu.Lock()
@@ -121,7 +124,7 @@ func (l *life) create(ctx context.Context) bool {
 		return false
 	}
 	l.on, l.interfaces, l.sandbox = m, interfaces, nil
-	l.history.add(Event{Kind: Object, Node: m.name, Pod: l.name, Of: Interface{UID: l.pod.UID}, Note: "pod created, " + annotation})
+	l.history.add(Event{Kind: Object, Node: m.name, Pod: l.name, Of: Interface{UID: l.pod.UID}, Note: strings.TrimSpace("pod created, " + annotation + " " + netspace)})
 	return true
 }
 

@@ -7,10 +7,12 @@ import (
 	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/ipam"
+	"github.com/berthdev/berth/nad"
 )
 
 // The pools of a run.
@@ -18,8 +20,10 @@ const (
 	poolSmall = "small" // IPv4, fewer addresses than pods want
 	poolDual  = "dual"  // both families
 	poolEdit  = "edit"  // edited and disabled as the run goes
-	poolSets  = "sets"  // of the StatefulSets' pods
 	poolPairs = "pairs" // IPv4 and IPv6 addresses in pairs
+	// Each StatefulSet has a pool of its own, with its name.
+	poolTenant   = "tenant"   // of the netspace of that name
+	poolNeighbor = "neighbor" // of another, of which no pod is
 )
 
 func poolSpecs(o opts) []*v1alpha1.IPPool {
@@ -28,13 +32,20 @@ func poolSpecs(o opts) []*v1alpha1.IPPool {
 	}
 	pairs := pool(poolPairs, subnet("10.5.0.0/24", fmt.Sprintf("10.5.0.1-10.5.0.%d", o.slots()/4)), subnet("fd00:5::/120"))
 	pairs.Spec.Pairing = v1alpha1.PairingIndex
-	return []*v1alpha1.IPPool{
-		pairs,
+	tenant, neighbor := pool(poolTenant, subnet("10.6.0.0/16", fmt.Sprintf("10.6.0.1-10.6.0.%d", o.slots()/6))), pool(poolNeighbor, subnet("10.7.0.0/16"))
+	tenant.Spec.Netspace, neighbor.Spec.Netspace = poolTenant, poolNeighbor
+	pools := []*v1alpha1.IPPool{
+		pairs, tenant, neighbor,
 		pool(poolSmall, subnet("10.1.0.0/16", fmt.Sprintf("10.1.0.1-10.1.0.%d", o.slots()/4))),
 		pool(poolDual, subnet("10.2.0.0/16", "10.2.1.0/24"), subnet("fd00:2::/64", fmt.Sprintf("fd00:2::1-fd00:2::%x", o.slots()/2))),
 		pool(poolEdit, editions[0]),
-		pool(poolSets, subnet("10.4.0.0/16", "10.4.0.0/25"), subnet("fd00:4::/64", "fd00:4::/121")),
 	}
+	for i := range o.agents / 4 {
+		p := pool(setName(i), subnet(fmt.Sprintf("10.4.%d.0/24", i), fmt.Sprintf("10.4.%d.0/25", i)), subnet(fmt.Sprintf("fd00:4:0:%d::/64", i), fmt.Sprintf("fd00:4:0:%d::/121", i)))
+		p.Spec.Owner = &v1alpha1.PoolOwner{APIVersion: "apps/v1", Kind: "StatefulSet", Namespace: namespace, Name: p.Name}
+		pools = append(pools, p)
+	}
+	return pools
 }
 
 func subnet(cidr string, ips ...string) v1alpha1.PoolSubnet {
@@ -108,11 +119,51 @@ func paired(pool *ipam.Pool, leases []string) string {
 	return ""
 }
 
-// networksOf a pod: its annotation, and its interfaces with a berth network.
-func networksOf(rng *rand.Rand, inSet bool) (annotation string, interfaces []string) {
-	if inSet {
-		return "net1=" + poolSets, []string{"net1"}
+// trespass says what is wrong with the addresses of a pod's interface, if they are of a pool that is for others: isolation is never broken.
+func trespass(pools []*ipam.Pool, pod *corev1.Pod, leases []string) string {
+	owner := metav1.GetControllerOf(pod)
+	for _, name := range leases {
+		_, a, err := ipam.ParseLeaseName(name)
+		if err != nil {
+			continue
+		}
+		for _, p := range pools {
+			switch {
+			case !slices.ContainsFunc(p.Subnets(), func(s ipam.Subnet) bool { return s.Prefix.Contains(a) }):
+			case p.Owner != nil && (owner == nil || owner.Name != p.Owner.Name):
+				return fmt.Sprintf("isolation broken: pod %s has %s of pool %s, which is StatefulSet %s's", pod.Name, a, p.Name, p.Owner.Name)
+			case p.Netspace != pod.Annotations[nad.NetspaceAnnotation]:
+				return fmt.Sprintf("isolation broken: pod %s of netspace %q has %s of pool %s of netspace %q", pod.Name, pod.Annotations[nad.NetspaceAnnotation], a, p.Name, p.Netspace)
+			}
+		}
 	}
+	return ""
+}
+
+// networksOf a pod: its annotation, its interfaces with a berth network, and the netspace that it names. What it asks for it may not
+// always have.
+func networksOf(rng *rand.Rand, set *set) (annotation string, interfaces []string, netspace string) {
+	if set != nil {
+		return "net1=set-*", []string{"net1"}, "" // of which its own alone serves it
+	}
+	switch rng.IntN(30) {
+	case 0, 1:
+		return "net1=*", []string{"net1"}, ""
+	case 2, 3:
+		return "net1=*", []string{"net1"}, poolTenant
+	case 4, 5:
+		return "net1=" + poolTenant, []string{"net1"}, poolTenant
+	case 6:
+		return "net1=" + poolTenant + "," + poolNeighbor + "," + poolSmall + "," + setName(0), []string{"net1"}, ""
+	case 7:
+		return "net1=" + poolNeighbor + "," + poolSmall, []string{"net1"}, poolTenant // nothing
+	}
+	annotation, interfaces = sharedOf(rng)
+	return annotation, interfaces, ""
+}
+
+// sharedOf are pools that are for everybody.
+func sharedOf(rng *rand.Rand) (annotation string, interfaces []string) {
 	switch rng.IntN(10) {
 	case 0, 1:
 		return "net1=" + poolDual, []string{"net1"}

@@ -12,6 +12,7 @@ import (
 	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/delegate"
 	"github.com/berthdev/berth/ipam"
+	"github.com/berthdev/berth/nad"
 )
 
 // patience for what must come by itself once the faults end: the collectors look, wait for a grace period, look again, and write.
@@ -72,7 +73,7 @@ func (w *world) quiet(ctx context.Context, lives []*life) error {
 	if err := w.setEdition(ctx, 0, false); err != nil {
 		return err
 	}
-	for _, pool := range []string{poolSmall, poolEdit, poolPairs} {
+	for _, pool := range []string{poolSmall, poolEdit, poolPairs, poolTenant} {
 		if err := w.fill(ctx, pool); err != nil {
 			return err
 		}
@@ -139,6 +140,9 @@ func (w *world) fill(ctx context.Context, pool string) error {
 			ObjectMeta: metav1.ObjectMeta{Name: l.name, Namespace: namespace, Annotations: map[string]string{"berth.dev/ippool": pool}},
 			Spec: corev1.PodSpec{NodeName: l.on.name, TerminationGracePeriodSeconds: new(int64), AutomountServiceAccountToken: new(bool),
 				Containers: []corev1.Container{{Name: "c", Image: "i"}}},
+		}
+		if compiled.Netspace != "" {
+			object.Annotations[nad.NetspaceAnnotation] = compiled.Netspace
 		}
 		if l.pod, err = w.kube.CoreV1().Pods(namespace).Create(ctx, object, metav1.CreateOptions{}); err != nil {
 			return err

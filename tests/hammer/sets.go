@@ -25,6 +25,8 @@ type set struct {
 
 const mostReplicas = 3
 
+func setName(i int) string { return fmt.Sprintf("set-%d", i) }
+
 func (w *world) newSet(ctx context.Context, name string) error {
 	s := &set{name: name}
 	if err := w.makeSet(ctx, s); err != nil {

@@ -44,6 +44,7 @@ type world struct {
 	controller *program
 	sets       []*set
 	pairs      *ipam.Pool
+	all        []*ipam.Pool // as they were made
 	ops        atomic.Int64
 	tasks      sync.WaitGroup // that end with the run
 	errands    sync.WaitGroup // that end by themselves
@@ -123,19 +124,31 @@ func (w *world) objects(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
+	netspaces, err := v1alpha1.NewNetspaceClient(w.config)
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{poolTenant, poolNeighbor} {
+		n := &v1alpha1.Netspace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		if err := w.insist(ctx, func() error { _, err := netspaces.Create(ctx, n, metav1.CreateOptions{}); return err }); err != nil {
+			return err
+		}
+	}
 	for _, p := range poolSpecs(w.opts) {
+		compiled, err := ipam.Compile(p)
+		if err != nil {
+			return err
+		}
+		w.all = append(w.all, compiled)
 		if p.Name == poolPairs {
-			var err error
-			if w.pairs, err = ipam.Compile(p); err != nil {
-				return err
-			}
+			w.pairs = compiled
 		}
 		if err := w.insist(ctx, func() error { _, err := w.pools.Create(ctx, p, metav1.CreateOptions{}); return err }); err != nil {
 			return err
 		}
 	}
 	for i := range w.agents / 4 {
-		if err := w.newSet(ctx, fmt.Sprintf("set-%d", i)); err != nil {
+		if err := w.newSet(ctx, setName(i)); err != nil {
 			return err
 		}
 	}
