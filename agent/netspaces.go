@@ -74,7 +74,7 @@ func (n *netspaces) start(ctx context.Context) error {
 		Handler: cache.ResourceEventHandlerFuncs{AddFunc: func(any) { changed() }, UpdateFunc: func(_, _ any) { changed() }, DeleteFunc: func(any) { changed() }},
 		Transform: func(o any) (any, error) {
 			if s, ok := o.(*v1alpha1.Netspace); ok {
-				s.ManagedFields, s.Status = nil, v1alpha1.NetspaceStatus{}
+				s.ManagedFields, s.Status = nil, v1alpha1.NetspaceStatus{Namespaces: s.Status.Namespaces}
 			}
 			return o, nil
 		},

@@ -26,9 +26,11 @@ type Netspace struct {
 
 	names    []string
 	selector labels.Selector
+	has      []string // by its status
 }
 
-// Netspaces are all of them, the older first: of two that claim a namespace, the older has it. Of the same second, the first by name.
+// Netspaces are all of them, the older first: of two that claim a namespace the one that has it keeps it, so that nobody loses it by the
+// edit of another; of two that have it not, the older gets it; of the same second, the first by name.
 type Netspaces []*Netspace
 
 // NewNetspaces from the objects. One whose selector is malformed claims namespaces by name alone; errs say which those are.
@@ -39,7 +41,7 @@ func NewNetspaces(all []*v1alpha1.Netspace) (out Netspaces, errs []error) {
 	})
 	for _, o := range all {
 		n := &Netspace{Name: o.Name, Guests: o.Spec.Guests != v1alpha1.GuestsRefuse, Deleting: o.DeletionTimestamp != nil,
-			names: o.Spec.Namespaces, selector: labels.Nothing()}
+			names: o.Spec.Namespaces, selector: labels.Nothing(), has: o.Status.Namespaces}
 		if o.Spec.NamespaceSelector != nil {
 			sel, err := metav1.LabelSelectorAsSelector(o.Spec.NamespaceSelector)
 			if err != nil {
@@ -60,12 +62,17 @@ func (n *Netspace) Claims(namespace string, l labels.Set) bool {
 
 // Of a namespace: the netspace that has it; nil if none has.
 func (s Netspaces) Of(namespace string, l labels.Set) *Netspace {
+	var first *Netspace
 	for _, n := range s {
-		if n.Claims(namespace, l) {
+		switch {
+		case !n.Claims(namespace, l):
+		case slices.Contains(n.has, namespace):
 			return n
+		case first == nil:
+			first = n
 		}
 	}
-	return nil
+	return first
 }
 
 // Named netspace; nil if there is none.

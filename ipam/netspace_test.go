@@ -26,11 +26,13 @@ func netspace(t testing.TB, name string, age int, spec string) *v1alpha1.Netspac
 func TestNetspaces(t *testing.T) {
 	going := netspace(t, "going", 9, "namespaces: [going-1]")
 	going.DeletionTimestamp = &metav1.Time{Time: time.Unix(5000, 0)}
+	young := netspace(t, "young", 5, "{namespaces: [both, late, kept], namespaceSelector: {matchLabels: {team: a}}}")
+	young.Status.Namespaces = []string{"kept", "given-up"}
 	all, errs := NewNetspaces([]*v1alpha1.Netspace{ // not sorted
-		netspace(t, "young", 5, "{namespaces: [both, late], namespaceSelector: {matchLabels: {team: a}}}"),
+		young,
 		netspace(t, "b", 1, "namespaces: [same]"),
 		netspace(t, "a", 1, "namespaces: [same]"),
-		netspace(t, "old", 0, "{namespaces: [both], namespaceSelector: {matchLabels: {team: old}}, guests: Allow}"),
+		netspace(t, "old", 0, "{namespaces: [both, kept, given-up], namespaceSelector: {matchLabels: {team: old}}, guests: Allow}"),
 		netspace(t, "closed", 7, "{guests: Refuse}"),
 		netspace(t, "typo", 8, "{namespaces: [typo-1], namespaceSelector: {matchExpressions: [{key: x, operator: Inn}]}}"),
 		going,
@@ -50,6 +52,8 @@ func TestNetspaces(t *testing.T) {
 		{namespace: "x", label: "a", want: "young"},
 		{namespace: "x", label: "old", want: "old"},
 		{namespace: "late", label: "old", want: "old"}, // the older one's selector before the younger one's list
+		{namespace: "kept", want: "young"}, // it has it, and the older claims it since
+		{namespace: "given-up", want: "old"},
 		{namespace: "typo-1", want: "typo"},
 		{namespace: "going-1", want: "going"},
 
