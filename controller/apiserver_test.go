@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"os"
 	"strings"
@@ -39,6 +40,7 @@ const systemNamespace = "berth-system"
 type cluster struct {
 	admin  client.WithWatch
 	config *rest.Config
+	wrap   func(http.RoundTripper) http.RoundTripper // of the next controllers; nil: nothing
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -92,6 +94,9 @@ func (c *cluster) start(t *testing.T, change func(*Config)) (stop func()) {
 	rc.Impersonate = rest.ImpersonationConfig{
 		UserName: "system:serviceaccount:" + systemNamespace + ":berth-controller",
 		Groups:   []string{"system:serviceaccounts", "system:serviceaccounts:" + systemNamespace, "system:authenticated"},
+	}
+	if c.wrap != nil {
+		rc.Wrap(c.wrap)
 	}
 	cfg := Config{
 		Namespace: systemNamespace, NoLeaderElection: true, MetricsAddress: "0", HealthAddress: "0",

@@ -25,6 +25,7 @@ import (
 
 	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/controller/attachments"
+	"github.com/berthdev/berth/controller/netspaces"
 	"github.com/berthdev/berth/controller/subnets"
 )
 
@@ -108,7 +109,11 @@ func Run(ctx context.Context, rc *rest.Config, cfg Config) error {
 	if err := attachments.Add(mgr, recorder); err != nil {
 		return err
 	}
-	if _, err := subnets.Add(mgr, subnets.Config{ReturnAfter: cfg.ReturnAfter}); err != nil {
+	carver, err := subnets.Add(mgr, subnets.Config{ReturnAfter: cfg.ReturnAfter})
+	if err != nil {
+		return err
+	}
+	if err := netspaces.Add(mgr, carver, recorder); err != nil {
 		return err
 	}
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
