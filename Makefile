@@ -10,7 +10,7 @@ BINARIES := berth berth-agent berth-controller kubectl-berth
 MANIFESTS := $(sort $(wildcard deploy/manifests/*.yaml))
 CRDS := $(addprefix api/v1alpha1/crds/berth.dev_,ippools.yaml ipleases.yaml subnets.yaml ipblocks.yaml netspaces.yaml hostnetworks.yaml)
 # What make generate writes, the eBPF objects among it.
-GENERATED = api/v1alpha1/zz_generated.deepcopy.go $(CRDS) deploy/install.yaml $(wildcard bpf/*_bpfe[lb].[go]* bpf/*/*_bpfe[lb].[go]*)
+GENERATED = api/v1alpha1/zz_generated.deepcopy.go $(CRDS) controller/rest/openapi.json deploy/install.yaml $(wildcard bpf/*_bpfe[lb].[go]* bpf/*/*_bpfe[lb].[go]*)
 
 .DEFAULT_GOAL := help
 .PHONY: help build image generate generate-check lint deps test test-unit test-api test-hammer test-e2e test-kernel fuzz hammer bench demo demo-down lab lab-down clean
@@ -28,6 +28,7 @@ generate: deps bin/controller-gen ## deepcopy, CRDs, eBPF objects, deploy/instal
 	bin/controller-gen object paths=./api/...
 	bin/controller-gen crd:crdVersions=v1 paths=./api/... output:crd:dir=api/v1alpha1/crds
 	go generate ./bpf/...
+	go test -count=1 -run '^TestDocument$$' ./controller/rest -update
 	go -C tools run ./install -out $(CURDIR)/deploy/install.yaml $(addprefix $(CURDIR)/,$(firstword $(MANIFESTS)) $(CRDS) $(wordlist 2,99,$(MANIFESTS)))
 
 generate-check: ## fail if make generate changes a committed file

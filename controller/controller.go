@@ -26,6 +26,7 @@ import (
 	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/controller/attachments"
 	"github.com/berthdev/berth/controller/netspaces"
+	management "github.com/berthdev/berth/controller/rest"
 	"github.com/berthdev/berth/controller/subnets"
 )
 
@@ -55,6 +56,9 @@ type Config struct {
 	ReturnAfter time.Duration
 	// LeaseDuration, RenewDeadline, RetryPeriod of the leader election; zero: 15 s, 10 s, 2 s.
 	LeaseDuration, RenewDeadline, RetryPeriod time.Duration
+
+	// REST API beside the CRDs.
+	REST management.Config
 
 	Log *slog.Logger
 
@@ -114,6 +118,9 @@ func Run(ctx context.Context, rc *rest.Config, cfg Config) error {
 		return err
 	}
 	if err := netspaces.Add(mgr, carver, recorder); err != nil {
+		return err
+	}
+	if err := management.Add(mgr, cfg.REST); err != nil {
 		return err
 	}
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {

@@ -243,6 +243,25 @@ func fields(p apiextensions.JSONSchemaProps, found func(string)) {
 	}
 }
 
+// TestREST: the operations of the REST API are those of its document.
+func TestREST(t *testing.T) {
+	var document struct{ Paths map[string]map[string]any }
+	if err := json.Unmarshal([]byte(read(t, "../controller/rest/openapi.json")), &document); err != nil {
+		t.Fatal(err)
+	}
+	var in []string
+	for path, operations := range document.Paths {
+		for method := range operations {
+			in = append(in, strings.ToUpper(method)+" "+path)
+		}
+	}
+	var listed []string
+	for _, row := range table(section(t, reference, "REST API")) {
+		listed = append(listed, all(regexp.MustCompile("^`([A-Z]+ /[^`]+)`"), row[0])...)
+	}
+	same(t, reference+", REST API", in, listed)
+}
+
 func TestMakeTargets(t *testing.T) {
 	makefile := read(t, "../Makefile")
 	targets := all(regexp.MustCompile(`(?m)^([a-z][a-z0-9-]*):.*## `), makefile)

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,10 +12,11 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
-	"k8s.io/client-go/rest"
+	clientgo "k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/berthdev/berth/controller"
+	"github.com/berthdev/berth/controller/rest"
 	"github.com/berthdev/berth/controller/subnets"
 )
 
@@ -30,7 +32,7 @@ func main() {
 	}
 }
 
-type runFunc func(context.Context, *rest.Config, controller.Config) error
+type runFunc func(context.Context, *clientgo.Config, controller.Config) error
 
 func command(run runFunc) *cobra.Command {
 	var cfg controller.Config
@@ -51,6 +53,7 @@ func command(run runFunc) *cobra.Command {
 			if err := check(cfg); err != nil {
 				return err
 			}
+			cfg.REST.Namespace = cmp.Or(cfg.Namespace, "berth-system")
 			rc, err := kubeConfig(kubeconfig)
 			if err != nil {
 				return fmt.Errorf("%w; set --kubeconfig where there is no service account", err)
@@ -65,6 +68,8 @@ func command(run runFunc) *cobra.Command {
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&cfg.MetricsAddress, "metrics-address", ":9642", `address of /metrics; "0" for none`)
 	f.StringVar(&cfg.HealthAddress, "health-address", ":9643", `address of /healthz and /readyz; "0" for none`)
+	f.StringVar(&cfg.REST.Address, "rest-address", rest.Off, `address of the REST API, HTTPS only, such as :9644; "0" for none`)
+	f.StringVar(&cfg.REST.CertDir, "rest-cert-dir", "", "directory with tls.crt and tls.key of the REST API, followed as they are renewed; without them a certificate is made at each start")
 	f.StringVar(&cfg.Namespace, "leader-election-namespace", os.Getenv("POD_NAMESPACE"), "namespace of the leader election lease; default: the pod's")
 	f.BoolVar(&cfg.NoLeaderElection, "no-leader-election", false, "run without a leader election lease; only ever as the one process")
 	f.DurationVar(&cfg.Interval, "gc-interval", controller.DefaultInterval, "time between looks at the leases")
@@ -99,9 +104,9 @@ func check(cfg controller.Config) error {
 	return nil
 }
 
-func kubeConfig(file string) (*rest.Config, error) {
+func kubeConfig(file string) (*clientgo.Config, error) {
 	if file == "" {
-		return rest.InClusterConfig()
+		return clientgo.InClusterConfig()
 	}
 	return clientcmd.BuildConfigFromFlags("", file)
 }

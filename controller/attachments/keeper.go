@@ -200,12 +200,7 @@ func (r *keeper) mend(ctx context.Context, old *nadv1.NetworkAttachmentDefinitio
 
 // make a network. A clash says who has the name already.
 func (r *keeper) make(ctx context.Context, key client.ObjectKey, config string, of owner, object client.Object) (clash string, err error) {
-	n := &nadv1.NetworkAttachmentDefinition{}
-	n.Namespace, n.Name = key.Namespace, key.Name
-	n.Labels = map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedBy}
-	n.OwnerReferences = []metav1.OwnerReference{reference(object)}
-	n.Spec.Config = config
-	err = r.client.Create(ctx, n)
+	err = r.client.Create(ctx, made(key, config, object))
 	switch {
 	case err == nil, apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause), apierrors.IsNotFound(err): // the namespace goes
 		return "", nil
