@@ -89,7 +89,7 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 	}
 	uid := uidOf(args, pod)
 	own := a.ownLeases(c.Request, uid)
-	target, err := a.target(conf, pod, ns, ask)
+	target, err := a.target(c, conf, pod, ns, ask)
 	if err != nil {
 		return nil, err
 	}
@@ -116,14 +116,12 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 			return nil, err
 		}
 	}
-	t := &transaction{Agent: a, req: c.Request, cniVersion: conf.CNIVersion, pod: pod, claimant: claimant, own: own, kept: map[string]bool{},
-		rejected: map[string]string{}}
-	plan, err := t.plan(ask, target)
+	t, err := a.obtain(c, ask, target, func() *transaction {
+		return &transaction{Agent: a, req: c.Request, cniVersion: conf.CNIVersion, pod: pod, claimant: claimant, own: own, kept: map[string]bool{},
+			rejected: map[string]string{}}
+	})
 	if err != nil {
 		return nil, err
-	}
-	if err := t.run(c, plan); err != nil {
-		return nil, errors.Join(err, t.undo(c))
 	}
 	steer := parent != "" && t.steers(ask)
 	var steered []netip.Prefix
@@ -164,11 +162,15 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 }
 
 // target is what the interface is to the pools.
-func (a *Agent) target(conf *delegate.Config, pod *corev1.Pod, ns *corev1.Namespace, ask nad.Ask) (ipam.Target, error) {
+func (a *Agent) target(ctx context.Context, conf *delegate.Config, pod *corev1.Pod, ns *corev1.Namespace, ask nad.Ask) (ipam.Target, error) {
+	owners, err := a.ownersFor(ctx, pod, ask)
+	if err != nil {
+		return ipam.Target{}, err
+	}
 	t := ipam.Target{
 		NodeName: a.cfg.NodeName, Namespace: pod.Namespace, Pod: pod.Name,
 		NodeLabels: a.pods.thisNode().Labels, NamespaceLabels: ns.Labels, PodLabels: pod.Labels,
-		Owners: ownersOf(pod), Held: map[netip.Addr]string{},
+		Owners: owners, Held: map[netip.Addr]string{},
 	}
 	n, err := a.netspaces.of(ns, ask)
 	if err != nil {
@@ -232,9 +234,8 @@ type transaction struct {
 }
 
 // plan the options.
-func (t *transaction) plan(ask nad.Ask, target ipam.Target) ([][]ipam.Option, error) {
+func (t *transaction) plan(ask nad.Ask, wants []ipam.Want, target ipam.Target) ([][]ipam.Option, error) {
 	pools := t.Agent.pools.all()
-	wants := wantsOf(ask)
 	if wants == nil {
 		wants = ipam.DefaultWants(pools, target)
 	}

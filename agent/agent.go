@@ -14,9 +14,12 @@ import (
 
 	nadclient "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/client/clientset/versioned"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/util/workqueue"
 
@@ -106,6 +109,7 @@ type Agent struct {
 
 	netspaces   *netspaces
 	tenants     *tenants
+	owners      *owners
 	openFast    func() (fastMode, error)
 	startEvents func(context.Context) error
 }
@@ -150,6 +154,10 @@ func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*
 	if err != nil {
 		return nil, fmt.Errorf("client for NetworkAttachmentDefinitions: %w", err)
 	}
+	objects, err := metadata.NewForConfig(kube)
+	if err != nil {
+		return nil, fmt.Errorf("client for metadata: %w", err)
+	}
 	broadcaster := events.NewBroadcaster(&events.EventSinkImpl{Interface: client.EventsV1()})
 	a := &Agent{
 		cfg:         cfg,
@@ -159,15 +167,17 @@ func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*
 		events:      broadcaster.NewRecorder(scheme.Scheme, "berth-agent"),
 		startEvents: broadcaster.StartRecordingToSinkWithContext,
 		nads:        nads,
-		links:       kernelLinks{},
-		lost:        workqueue.NewTyped[*v1alpha1.IPLease](),
-		suspect:     newSuspects(),
-		orphans:     newSuspects(),
-		doubted:     map[string]bool{},
-		netNS:       "/run/netns",
-		ready:       make(chan struct{}),
-		notes:       &notes{dir: filepath.Join(cfg.StateDir, "delegates")},
-		openFast:    func() (fastMode, error) { return nil, nil },
+		owners: &owners{client: objects, kinds: restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client.Discovery())),
+			above: map[v1alpha1.PoolOwner]aboveOf{}},
+		links:    kernelLinks{},
+		lost:     workqueue.NewTyped[*v1alpha1.IPLease](),
+		suspect:  newSuspects(),
+		orphans:  newSuspects(),
+		doubted:  map[string]bool{},
+		netNS:    "/run/netns",
+		ready:    make(chan struct{}),
+		notes:    &notes{dir: filepath.Join(cfg.StateDir, "delegates")},
+		openFast: func() (fastMode, error) { return nil, nil },
 	}
 	a.metrics = newMetrics(a.path, log)
 	a.pods = newPods(client, cfg.NodeName)

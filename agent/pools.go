@@ -33,10 +33,11 @@ type pools struct {
 	mu       sync.Mutex
 	tell     func([]*ipam.Pool) // nil: nobody wants to know
 	pools    map[string]*compiled
-	ctx      context.Context       // of the run
-	held     map[string]bool       // pools that this node held addresses of at some time
-	expected map[string]bool       // workloads' pools that pods of this node may want
-	followed map[string]*ipam.Pool // what the store follows
+	ctx      context.Context              // of the run
+	held     map[string]bool              // pools that this node held addresses of at some time
+	expected map[string]bool              // workloads' pools that pods of this node may want
+	followed map[string]*ipam.Pool        // what the store follows
+	awaited  map[string][]chan<- struct{} // who waits for a change of a pool
 }
 
 // compiled pool, of this version of its spec. A pool made anew under its name begins at generation 1 again.
@@ -44,11 +45,14 @@ type compiled struct {
 	*ipam.Pool
 	uid        types.UID
 	generation int64
+	growing    string // how far it is from its size; "": it is not
+	unready    string // why it cannot be carved
 }
 
 func newPools(c *v1alpha1.PoolClient, p *pods, s *store.Store, log *slog.Logger) *pools {
 	return &pools{client: c, pods: p, store: s, log: log,
-		pools: map[string]*compiled{}, held: map[string]bool{}, expected: map[string]bool{}, followed: map[string]*ipam.Pool{}}
+		pools: map[string]*compiled{}, held: map[string]bool{}, expected: map[string]bool{}, followed: map[string]*ipam.Pool{},
+		awaited: map[string][]chan<- struct{}{}}
 }
 
 // start following; returns once all pools are known. held are the pools of this node's leases.
@@ -105,10 +109,12 @@ func (p *pools) put(ctx context.Context, pool *v1alpha1.IPPool) {
 		if c.Refusal != "" {
 			p.log.Warn("pool gives out no address", "pool", pool.Name, "why", c.Refusal)
 		}
-		p.pools[pool.Name] = &compiled{c, pool.UID, pool.Generation}
+		p.pools[pool.Name] = &compiled{Pool: c, uid: pool.UID, generation: pool.Generation, growing: growing(pool, c)}
 	}
+	p.pools[pool.Name].unready = unreadyOf(pool)
 	p.reconcile(ctx)
 	p.told()
+	p.stir(pool.Name)
 }
 
 func (p *pools) delete(ctx context.Context, name string) {
@@ -117,6 +123,7 @@ func (p *pools) delete(ctx context.Context, name string) {
 	delete(p.pools, name)
 	p.reconcile(ctx)
 	p.told()
+	p.stir(name)
 }
 
 // retell who came later.

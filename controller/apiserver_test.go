@@ -30,6 +30,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/controller/apps"
 	"github.com/berthdev/berth/ipam"
 	"github.com/berthdev/berth/ipam/store/apitest"
 )
@@ -88,7 +89,7 @@ func (c *cluster) install(t *testing.T) {
 }
 
 // start the controller with the rights of its service account and no others; it ends with the test, or by the function returned.
-func (c *cluster) start(t *testing.T, change func(*Config)) (stop func()) {
+func (c *cluster) start(t *testing.T, change func(*Config), client ...func(*rest.Config)) (stop func()) {
 	t.Helper()
 	rc := rest.CopyConfig(c.config)
 	rc.Impersonate = rest.ImpersonationConfig{
@@ -98,10 +99,13 @@ func (c *cluster) start(t *testing.T, change func(*Config)) (stop func()) {
 	if c.wrap != nil {
 		rc.Wrap(c.wrap)
 	}
+	for _, f := range client {
+		f(rc)
+	}
 	cfg := Config{
 		Namespace: systemNamespace, NoLeaderElection: true, MetricsAddress: "0", HealthAddress: "0",
 		Interval: 200 * time.Millisecond, ConfirmAfter: 2 * time.Second, ForgetAfter: time.Hour,
-		ReserveFor: DefaultReserveFor, QuarantineFor: DefaultQuarantineFor,
+		ReserveFor: DefaultReserveFor, QuarantineFor: DefaultQuarantineFor, ShrinkAfter: apps.DefaultShrinkAfter,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), ManyInProcess: true,
 	}
 	if change != nil {

@@ -1,5 +1,5 @@
 // Package controller is what one process of the cluster does: the status of pools and of IPAMClaims, the deletion of pools waiting for
-// their leases, and the end of leases whose DEL never came, of reservations and of quarantines. Nothing of it is on the path of an ADD:
+// their leases, the end of leases whose DEL never came, of reservations and of quarantines, and the pools of workloads. Nothing of it is on the path of an ADD:
 // without it, pods start.
 package controller
 
@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -24,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/controller/apps"
 	"github.com/berthdev/berth/controller/attachments"
 	"github.com/berthdev/berth/controller/netspaces"
 	management "github.com/berthdev/berth/controller/rest"
@@ -54,6 +56,8 @@ type Config struct {
 	ForgetAfter time.Duration
 	// ReturnAfter is how long addresses that a pool gave back to its Subnet are kept from other pools.
 	ReturnAfter time.Duration
+	// ShrinkAfter is for how long a workload has needed less, or has been gone, before its pool becomes smaller, or goes.
+	ShrinkAfter time.Duration
 	// LeaseDuration, RenewDeadline, RetryPeriod of the leader election; zero: 15 s, 10 s, 2 s.
 	LeaseDuration, RenewDeadline, RetryPeriod time.Duration
 
@@ -123,6 +127,9 @@ func Run(ctx context.Context, rc *rest.Config, cfg Config) error {
 	if err := management.Add(mgr, cfg.REST); err != nil {
 		return err
 	}
+	if err := apps.Add(mgr, recorder, apps.Config{ShrinkAfter: cfg.ShrinkAfter}); err != nil {
+		return err
+	}
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return err
 	}
@@ -136,6 +143,11 @@ func Run(ctx context.Context, rc *rest.Config, cfg Config) error {
 }
 
 func options(cfg Config, log logr.Logger) ctrl.Options {
+	byObject := map[client.Object]cache.ByObject{
+		&corev1.Pod{}:  {Transform: stripPod},
+		&corev1.Node{}: {Transform: stripNode},
+	}
+	maps.Copy(byObject, apps.ByObject())
 	o := ctrl.Options{
 		Scheme:                        newScheme(),
 		Logger:                        log,
@@ -147,10 +159,7 @@ func options(cfg Config, log logr.Logger) ctrl.Options {
 		HealthProbeBindAddress:        cfg.HealthAddress,
 		Cache: cache.Options{
 			DefaultTransform: cache.TransformStripManagedFields(),
-			ByObject: map[client.Object]cache.ByObject{
-				&corev1.Pod{}:  {Transform: stripPod},
-				&corev1.Node{}: {Transform: stripNode},
-			},
+			ByObject:         byObject,
 		},
 		Controller: config.Controller{SkipNameValidation: &cfg.ManyInProcess},
 	}
@@ -188,6 +197,7 @@ func stripPod(o any) (any, error) {
 	if uid, ok := p.Annotations[corev1.MirrorPodAnnotationKey]; ok {
 		meta.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: uid}
 	}
+	apps.StripPod(p, &meta)
 	return &corev1.Pod{ObjectMeta: meta, Status: corev1.PodStatus{
 		Phase:                      p.Status.Phase,
 		InitContainerStatuses:      stripStates(p.Status.InitContainerStatuses),

@@ -358,7 +358,7 @@ func example(t *testing.T, page, doc string) (pools int) {
 		if err = yaml.Unmarshal([]byte(doc), &n); err == nil {
 			_, err = delegate.ParseConfig([]byte(n.Spec.Config))
 		}
-	case "Namespace", "Service", "IPAMClaim": // Berth has no word in them
+	case "Namespace", "Service", "IPAMClaim", "ClusterRole": // Berth has no word in them
 	case "Netspace":
 		var n v1alpha1.Netspace
 		err = yaml.UnmarshalStrict([]byte(doc), &n)

@@ -3,16 +3,21 @@
 //
 // Which pools an interface uses is said in one of these places; the first that speaks of the interface counts:
 //
+//	pod annotation        berth.dev/subnet    by interface   "net1=office; net2=store"
 //	pod annotation        berth.dev/ippools   by interface   "net1=zone-a,zone-b; net2=store"
+//	pod annotation        berth.dev/subnet    every one      "office"
 //	pod annotation        berth.dev/ippool    every one      "zone-a, zone-b"
 //	namespace annotation  berth.dev/ippool    every one      "zone-a, zone-b"
 //	NAD ipam section      ippools, ipv4, ipv6
 //	nowhere               the pools marked default
 //
+// A Subnet is no pool: the interface uses the pool that the controller carves from it for the workload of the pod, and for nobody else
+// (PoolName). How large that is, and whether it is kept without its workload, berth.dev/pool-size and berth.dev/pool-reclaim say (template.go).
+//
 // The annotations take JSON as well, which names pools by family: {"ipv4":["zone-a"],"ipv6":["zone-a6"]}, and in a list by
 // interface [{"interface":"net1","ipv4":["zone-a"],"cleangateway":true}]. The annotations of Spiderpool are read too
-// (ipam.spidernet.io/ippool, /ippools, /routes, and default-ipv4-ippool, default-ipv6-ippool of the namespace). If both are
-// there the native ones count and the others are ignored, with a warning.
+// (ipam.spidernet.io/ippool, /ippools, /subnet, /subnets, /ippool-ip-number, /ippool-reclaim, /routes, and default-ipv4-ippool,
+// default-ipv6-ippool of the namespace). If both are there the native ones count and the others are ignored, with a warning.
 //
 // Which addresses of them it gets may be said as well:
 //
@@ -55,6 +60,9 @@ const (
 	AllowedAnnotation  = "berth.dev/allowed-addresses"
 	FastModeAnnotation = "berth.dev/fast-mode"
 	NetspaceAnnotation = "berth.dev/netspace"
+	SubnetAnnotation   = "berth.dev/subnet"
+	SizeAnnotation     = "berth.dev/pool-size"
+	ReclaimAnnotation  = "berth.dev/pool-reclaim"
 )
 
 // AccessVLANsAnnotation of nodes says which of their links are access ports of a VLAN: "eth1=910,eth2=911".
@@ -68,6 +76,11 @@ const (
 	spiderPool   = "ipam.spidernet.io/ippool"
 	spiderPools  = "ipam.spidernet.io/ippools"
 	spiderRoutes = "ipam.spidernet.io/routes"
+
+	spiderSubnet  = "ipam.spidernet.io/subnet"
+	spiderSubnets = "ipam.spidernet.io/subnets"
+	spiderSize    = "ipam.spidernet.io/ippool-ip-number"
+	spiderReclaim = "ipam.spidernet.io/ippool-reclaim"
 	// of namespaces
 	spiderIPv4 = "ipam.spidernet.io/default-ipv4-ippool"
 	spiderIPv6 = "ipam.spidernet.io/default-ipv6-ippool"

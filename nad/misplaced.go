@@ -12,7 +12,7 @@ import (
 // interface whose network names another IPAM plugin, or none, and on one that the pod does not have. config gives the
 // configuration of a NetworkAttachmentDefinition ("namespace/name"), and false if it is not known.
 func Misplaced(podAnnotations map[string]string, namespace string, config func(nad string) (string, bool)) []string {
-	keys := pick(podAnnotations, func(string, ...any) {}, []string{PoolsAnnotation, PoolAnnotation}, []string{spiderPools, spiderPool})
+	keys := pick(podAnnotations, func(string, ...any) {}, []string{SubnetAnnotation, PoolsAnnotation, PoolAnnotation}, []string{spiderSubnets, spiderSubnet, spiderPools, spiderPool})
 	for _, key := range []string{IPsAnnotation, IdentityAnnotation} {
 		if _, ok := podAnnotations[key]; ok {
 			keys = append(keys, key)
@@ -71,6 +71,14 @@ func named(key, value string) (names []string) {
 		}
 		for _, e := range entries {
 			names = append(names, e.ifName)
+		}
+	case SubnetAnnotation, spiderSubnets, spiderSubnet:
+		list, err := parseSubnets(value, key == SubnetAnnotation)
+		if err != nil {
+			return nil
+		}
+		for _, c := range list {
+			names = append(names, c.ifName)
 		}
 	case IPsAnnotation:
 		list, err := parseIPs(value)

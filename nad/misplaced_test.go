@@ -29,6 +29,8 @@ func TestMisplaced(t *testing.T) {
 		{"only the overlay", "", PoolsAnnotation, "net1=zone-a", []string{PoolsAnnotation, "eth0", "default network"}},
 		{"the named one is not served", "berth,bare", PoolsAnnotation, "net1=a;net2=b", []string{"interface net2", "ns/bare has no ipam section"}},
 		{"the named one is served", "berth,bare", PoolsAnnotation, "net1=a", nil},
+		{"a Subnet's pool where there is no ipam", "bare", SubnetAnnotation, "office", []string{SubnetAnnotation, "net1", "ns/bare has no ipam section"}},
+		{"a Subnet's pool on one that is not served", "berth,bare", SubnetAnnotation, "net2=office", []string{SubnetAnnotation + " has no effect on interface net2"}},
 		{"ips not served", "bare", IPsAnnotation, "10.6.1.5", []string{IPsAnnotation, "net1", "ns/bare has no ipam section"}},
 		{"ips of the one that is not served", "berth,bare", IPsAnnotation, "net1=10.6.1.5;net2=10.6.1.6", []string{IPsAnnotation + " has no effect on interface net2"}},
 		{"ips of the one that is served", "berth,bare", IPsAnnotation, "net1=10.6.1.5", nil},

@@ -19,6 +19,8 @@ type Ask struct {
 	Any []string
 	// IPv4 and IPv6 have pool patterns in order for one family. If only one is set, the interface gets no address of the other.
 	IPv4, IPv6 []string
+	// Subnets that the pools of the pod's workload are carved from, which serve the interface then; with them, none of the above is set.
+	Subnets Subnets
 	// IPs asked for, each once: the pod gets all of them.
 	IPs []netip.Addr
 	// Fixed are the addresses of the pod's template (berth.dev/ips), each once, in the written order: the pod gets one of each
@@ -68,7 +70,14 @@ func Resolve(in Input) (Ask, []string, error) {
 		return Ask{}, nil, err
 	}
 	var warnings []string
-	warn := func(format string, args ...any) { warnings = append(warnings, fmt.Sprintf(format, args...)) }
+	warn := func(format string, args ...any) {
+		if w := fmt.Sprintf(format, args...); !slices.Contains(warnings, w) {
+			warnings = append(warnings, w)
+		}
+	}
+	if err := checkKeys(in.PodAnnotations); err != nil {
+		return Ask{}, nil, err
+	}
 
 	var ask Ask
 	places := "runtimeConfig, args or CNI_ARGS" // that ask for IPs
@@ -144,6 +153,15 @@ func Resolve(in Input) (Ask, []string, error) {
 		ask.Routes = append(ask.Routes, routes...)
 	}
 
+	if carve, ok, err := carveOf(in.PodAnnotations, in.IfName, interfaces, warn); err != nil {
+		return Ask{}, nil, err
+	} else if ok {
+		if _, _, err := sizeOf(in.PodAnnotations, warn); err != nil {
+			return Ask{}, nil, err
+		}
+		ask.Source, ask.Subnets = carve.source, carve.Subnets
+		return ask, warnings, nil
+	}
 	p, source, err := resolvePools(in, interfaces, warn)
 	if err != nil {
 		return Ask{}, nil, err
@@ -172,11 +190,6 @@ func resolvePools(in Input, interfaces []Interface, warn func(string, ...any)) (
 		}
 		if ok {
 			return p, source, nil
-		}
-	}
-	for _, key := range []string{"ipam.spidernet.io/subnet", "ipam.spidernet.io/subnets"} {
-		if _, ok := pod[key]; ok {
-			warn("pod annotation %s is ignored: Berth makes no pools from it; name pools in %s", key, PoolAnnotation)
 		}
 	}
 

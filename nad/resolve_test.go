@@ -164,9 +164,45 @@ func TestResolve(t *testing.T) {
 		want:     Ask{Source: "pod annotation berth.dev/ippool", Any: list("x")},
 		warnings: list("annotation ipam.spidernet.io/ippools and ipam.spidernet.io/ippool is ignored, since berth.dev/ippool is set too"),
 	}, {
-		name:     "SpiderSubnet",
-		pod:      kv("ipam.spidernet.io/subnet", `{"ipv4":["s"]}`),
-		warnings: list("pod annotation ipam.spidernet.io/subnet is ignored: Berth makes no pools from it; name pools in berth.dev/ippool"),
+		name: "a Subnet, of which the workload's pool is carved",
+		pod:  kv(SubnetAnnotation, " office "),
+		ns:   kv(PoolAnnotation, "x"),
+		want: Ask{Source: "pod annotation berth.dev/subnet", Subnets: Subnets{Any: "office"}},
+	}, {
+		name: "Subnets by interface",
+		pod:  kv(SubnetAnnotation, "net1=office; net2=store", networksAnnotation, "a,b"),
+		want: Ask{Source: "pod annotation berth.dev/subnet", Subnets: Subnets{Any: "office"}},
+	}, {
+		name:   "Subnets of other interfaces only",
+		pod:    kv(SubnetAnnotation, "net2=store", networksAnnotation, "a,b"),
+		config: section(delegate.IPAM{Pools: list("zone-a")}),
+		want:   Ask{Source: "NAD ipam section", Any: list("zone-a")},
+	}, {
+		name: "a pool by interface beside a Subnet of every one",
+		pod:  kv(SubnetAnnotation, "office", PoolsAnnotation, "net1=zone-a", networksAnnotation, "a,b"),
+		want: Ask{Source: "pod annotation berth.dev/ippools", Any: list("zone-a")},
+	}, {
+		name:   "and the others",
+		pod:    kv(SubnetAnnotation, "office", PoolsAnnotation, "net1=zone-a", networksAnnotation, "a,b"),
+		ifName: "net2",
+		want:   Ask{Source: "pod annotation berth.dev/subnet", Subnets: Subnets{Any: "office"}},
+	}, {
+		name: "a Subnet by interface beside a pool of every one",
+		pod:  kv(SubnetAnnotation, "net1=office", PoolAnnotation, "zone-a"),
+		want: Ask{Source: "pod annotation berth.dev/subnet", Subnets: Subnets{Any: "office"}},
+	}, {
+		name: "Spiderpool's Subnet comes before its pools, and of several the first",
+		pod:  kv(spiderSubnet, `{"ipv4":["s","t"],"ipv6":["s6"]}`, spiderPools, `[{"ipv4":["a"]}]`, spiderPool, `{"ipv4":["a"]}`),
+		want: Ask{Source: "pod annotation ipam.spidernet.io/subnet", Subnets: Subnets{IPv4: "s", IPv6: "s6"}},
+	}, {
+		name: "Spiderpool's Subnets before its Subnet; one for both families is one pool",
+		pod:  kv(spiderSubnets, `[{"interface":"net1","ipv4":["s"],"ipv6":["s"]}]`, spiderSubnet, `{"ipv4":["t"]}`),
+		want: Ask{Source: "pod annotation ipam.spidernet.io/subnets", Subnets: Subnets{Any: "s"}},
+	}, {
+		name:     "Spiderpool's Subnet beside a pool of Berth's",
+		pod:      kv(spiderSubnet, `{"ipv4":["s"]}`, PoolAnnotation, "x"),
+		want:     Ask{Source: "pod annotation berth.dev/ippool", Any: list("x")},
+		warnings: list("annotation ipam.spidernet.io/subnet is ignored, since berth.dev/ippool is set too"),
 	}, {
 		name:   "routes",
 		pod:    kv(RoutesAnnotation, "10.0.0.0/16 via 10.6.0.2; fd00:1::/64 via fd00::2\n10.1.0.1 via 10.6.0.2"),
@@ -360,6 +396,31 @@ func TestResolveErrors(t *testing.T) {
 		{AllowedAnnotation, strings.Repeat("10.6.0.0/16, ", 65), "twice"},
 		{AllowedAnnotation, manyAddresses(65), "has more than 64 entries; write CIDRs"},
 		{networksAnnotation, "a/b/c", "write name"},
+		{SubnetAnnotation, " ", "names no Subnet; write its name"},
+		{SubnetAnnotation, "a, b", `has "a, b", which is no name of a Subnet`},
+		{SubnetAnnotation, "Office", "which is no name of a Subnet"},
+		{SubnetAnnotation, "net1=", "interface net1 names no Subnet"},
+		{SubnetAnnotation, "net1=a;net1=b", "two entries for interface net1"},
+		{SubnetAnnotation, "net1=a;b", `has "b"; write INTERFACE=SUBNET`},
+		{SubnetAnnotation, ";=", "write INTERFACE=SUBNET"},
+		{SubnetAnnotation, "net9=a", "names interface net9, but the pod has eth0, net1; correct it"},
+		{SubnetAnnotation, `{"ipv4":["a","b"]}`, "names 2 Subnets for ipv4; a pool is carved from one, name one"},
+		{SubnetAnnotation, `{"v4":["a"]}`, `unknown field "v4"`},
+		{SubnetAnnotation, `{}`, "names no Subnet, neither ipv4 nor ipv6"},
+		{SubnetAnnotation, `{"ipv6":["A"]}`, `ipv6 has "A"`},
+		{SubnetAnnotation, `{"interface":"net4","ipv6":["a"]}`, "names interface net4"},
+		{SubnetAnnotation, `[]`, "it is empty"},
+		{SubnetAnnotation, `["a"]`, `is not [{"interface"`},
+		{SubnetAnnotation, `[{"ipv4":["a"]}]`, "names no interface in entry 0"},
+		{SubnetAnnotation, `[{"interface":"net1"}]`, "entry 0 names no Subnet"},
+		{SubnetAnnotation, `[{"interface":"net1","ipv4":"a"},{"interface":"net1","ipv6":"a"}]`, "two entries for interface net1"},
+		{spiderSubnets, `[{"interface":"net1","ipv4":["a"]}`, "is not [{"},
+		{"berth.dev/subnets", "a", "there is no such annotation; correct it to berth.dev/subnet, or remove it"},
+		{"berth.dev/Subnet", "a", "correct it to berth.dev/subnet"},
+		{"berth.dev/pool-sise", "5", "correct it to berth.dev/pool-size"},
+		{"berth.dev/poolreclaim", "no", "correct it to berth.dev/pool-reclaim"},
+		{"berth.dev/ip", "10.6.1.5", "correct it to berth.dev/ips"},
+		{"ipam.spidernet.io/ippool-ip-numbers", "5", "correct it to ipam.spidernet.io/ippool-ip-number"},
 	}
 	for _, test := range tests {
 		pod := kv(networksAnnotation, "a", test.key, test.value)
@@ -367,6 +428,27 @@ func TestResolveErrors(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), test.want) || !strings.HasPrefix(err.Error(), "pod annotation "+test.key+": ") {
 			t.Errorf("%s %s:\n got %+v, %v\nwant %s", test.key, test.value, ask, err, test.want)
 		}
+	}
+	for _, test := range []struct{ key, value, want string }{
+		{SizeAnnotation, "five", "is no number of addresses; write 5 for so many, or +2"},
+		{SizeAnnotation, "-1", "is no number of addresses"},
+		{SizeAnnotation, "+", "is no number of addresses"},
+		{SizeAnnotation, "0", "without any address"},
+		{SizeAnnotation, "65537", "more than a pool may have, 65536"},
+		{spiderSize, "+99999999999", "more than a pool may have"},
+		{ReclaimAnnotation, "no", "is neither true"},
+		{spiderReclaim, "", "is neither true"},
+		{PoolAnnotation, "zone-a", "is for interface net1, and so is berth.dev/ippool; leave one of the two out"},
+		{PoolsAnnotation, "net1", "write INTERFACE=POOL"},
+	} {
+		_, _, err := Resolve(Input{PodAnnotations: kv(networksAnnotation, "a", SubnetAnnotation, "office", test.key, test.value), IfName: "net1"})
+		if err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s %q: %v, want %s", test.key, test.value, err, test.want)
+		}
+	}
+	both := kv(networksAnnotation, "a", SubnetAnnotation, "net1=office", PoolsAnnotation, "net1=zone-a")
+	if _, _, err := Resolve(Input{PodAnnotations: both, IfName: "net1"}); err == nil || !strings.Contains(err.Error(), "and so is berth.dev/ippools") {
+		t.Errorf("both by interface: %v", err)
 	}
 	for _, test := range []struct{ key, value, want string }{
 		{PoolAnnotation, "", "names no pool"},
@@ -459,7 +541,7 @@ func FuzzResolve(f *testing.F) {
 				}
 				continue
 			}
-			said := ask.Any != nil || ask.IPv4 != nil || ask.IPv6 != nil
+			said := ask.Any != nil || ask.IPv4 != nil || ask.IPv6 != nil || ask.Subnets != Subnets{}
 			if ask.Any != nil && (ask.IPv4 != nil || ask.IPv6 != nil) || ask.IPs != nil && ask.Fixed != nil || said != (ask.Source != "") {
 				t.Errorf("%+v: %+v", in, ask)
 			}

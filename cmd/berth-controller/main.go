@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/berthdev/berth/controller"
+	"github.com/berthdev/berth/controller/apps"
 	"github.com/berthdev/berth/controller/rest"
 	"github.com/berthdev/berth/controller/subnets"
 )
@@ -83,6 +84,8 @@ func command(run runFunc) *cobra.Command {
 		"time after its release at which a lease, which remembers its last holder, is deleted")
 	f.DurationVar(&cfg.ReturnAfter, "return-after", subnets.DefaultReturnAfter,
 		"time for which addresses that a pool gave back to its Subnet are kept from other pools; longer than an agent's watch may lag")
+	f.DurationVar(&cfg.ShrinkAfter, "shrink-after", apps.DefaultShrinkAfter,
+		"time for which a workload has needed less, or has been gone, before its pool becomes smaller, or goes")
 	return cmd
 }
 
@@ -98,6 +101,8 @@ func check(cfg controller.Config) error {
 		return errors.New("--reserve-for must not be negative")
 	case cfg.ReturnAfter < 0:
 		return errors.New("--return-after must not be negative")
+	case cfg.ShrinkAfter < 0:
+		return errors.New("--shrink-after must not be negative")
 	case cfg.QuarantineFor <= 0:
 		return errors.New("--quarantine-for must be more than 0: an address is never given out while somebody else answers for it")
 	}

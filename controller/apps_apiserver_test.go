@@ -1,0 +1,667 @@
+//go:build apiserver
+
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/controller/apps"
+	"github.com/berthdev/berth/ipam"
+	"github.com/berthdev/berth/ipam/store/apitest"
+	"github.com/berthdev/berth/nad"
+)
+
+// yard is a namespace and a Subnet, in which workloads are made. No controller of Kubernetes runs: what those would do, the test does.
+type yard struct {
+	*cluster
+	ns, subnet string
+}
+
+func newYard(t *testing.T, c *cluster) *yard {
+	t.Helper()
+	y := &yard{cluster: c, ns: apitest.Unique("yard")}
+	y.subnet = y.ns
+	c.create(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: y.ns}})
+	c.create(t, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: y.ns, Name: "default"}})
+	y.makeSubnet(t)
+	t.Cleanup(func() { y.removePools(t) })
+	return y
+}
+
+func (y *yard) makeSubnet(t *testing.T) {
+	t.Helper()
+	s := &v1alpha1.Subnet{ObjectMeta: metav1.ObjectMeta{Name: y.subnet}}
+	s.Spec.Network, s.Spec.CIDRs = y.subnet, []v1alpha1.SubnetCIDR{{CIDR: "10.64.0.0/16"}}
+	y.create(t, s)
+}
+
+// removePools of the yard, past what would wait for leases.
+func (y *yard) removePools(t *testing.T) {
+	for _, p := range y.pools(t) {
+		y.remove(t, &p)
+	}
+}
+
+func (y *yard) pools(t *testing.T) (out []v1alpha1.IPPool) {
+	var list v1alpha1.IPPoolList
+	if err := y.admin.List(context.Background(), &list); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range list.Items {
+		if p.Spec.Owner != nil && p.Spec.Owner.Namespace == y.ns {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func (y *yard) meta(name string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Namespace: y.ns, Name: name, Labels: map[string]string{"app": name}}
+}
+
+// template with annotations "key=value"; by default the Subnet.
+func (y *yard) template(name string, annotations ...string) corev1.PodTemplateSpec {
+	t := corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": name}, Annotations: map[string]string{nad.SubnetAnnotation: y.subnet}}}
+	for _, a := range annotations {
+		key, value, _ := strings.Cut(a, "=")
+		t.Annotations[key] = strings.ReplaceAll(value, "$", y.subnet)
+	}
+	t.Spec.Containers = []corev1.Container{{Name: "c", Image: "none"}}
+	t.Spec.AutomountServiceAccountToken = new(bool)
+	return t
+}
+
+func (y *yard) deployment(name string, replicas int32, annotations ...string) *appsv1.Deployment {
+	d := &appsv1.Deployment{ObjectMeta: y.meta(name)}
+	d.Spec.Replicas, d.Spec.Selector, d.Spec.Template = &replicas, &metav1.LabelSelector{MatchLabels: d.Labels}, y.template(name, annotations...)
+	return d
+}
+
+func (y *yard) owner(apiVersion, kind, name string) v1alpha1.PoolOwner {
+	return v1alpha1.PoolOwner{APIVersion: apiVersion, Kind: kind, Namespace: y.ns, Name: name}
+}
+
+func (y *yard) poolName(kind, name string) string {
+	version := "apps/v1"
+	if kind == "Job" || kind == "CronJob" {
+		version = "batch/v1"
+	}
+	return nad.PoolName(y.owner(version, kind, name), "", "eth0", y.subnet)
+}
+
+// wantSize of a pool, eventually.
+func (y *yard) wantSize(t *testing.T, pool string, size int32) *v1alpha1.IPPool {
+	t.Helper()
+	var p v1alpha1.IPPool
+	y.eventually(t, func() error {
+		p = v1alpha1.IPPool{}
+		if err := y.admin.Get(t.Context(), client.ObjectKey{Name: pool}, &p); err != nil {
+			return err
+		}
+		if *p.Spec.Size != size || p.DeletionTimestamp != nil {
+			return fmt.Errorf("pool %s has size %d (deleted: %v), want %d", pool, *p.Spec.Size, p.DeletionTimestamp, size)
+		}
+		return nil
+	})
+	return &p
+}
+
+func (y *yard) wantGone(t *testing.T, pool string) {
+	t.Helper()
+	y.eventually(t, func() error {
+		err := y.admin.Get(t.Context(), client.ObjectKey{Name: pool}, &v1alpha1.IPPool{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return fmt.Errorf("pool %s: %v", pool, err)
+	})
+}
+
+// use the first n addresses of a pool, once it has them.
+func (y *yard) use(t *testing.T, pool string, n int) (leases []*v1alpha1.IPLease) {
+	t.Helper()
+	var addrs []netip.Addr
+	y.eventually(t, func() error {
+		var p v1alpha1.IPPool
+		if err := y.admin.Get(t.Context(), client.ObjectKey{Name: pool}, &p); err != nil {
+			return err
+		}
+		c, err := ipam.Compile(&p)
+		if err != nil {
+			return err
+		}
+		addrs = nil
+		for _, r := range c.Ranges(ipam.IPv4) {
+			for a := r.From; a.Compare(r.To) <= 0; a = a.Next() {
+				addrs = append(addrs, a)
+			}
+		}
+		if len(addrs) < n {
+			return fmt.Errorf("pool %s has %d addresses, want %d: %+v", pool, len(addrs), n, p.Status.Conditions)
+		}
+		return nil
+	})
+	for i, a := range addrs[:n] {
+		h := &v1alpha1.LeaseHolder{Namespace: y.ns, Pod: fmt.Sprint("p", i), UID: types.UID(fmt.Sprint("u", i)), Node: "n", ContainerID: "c", Interface: "eth0"}
+		leases = append(leases, y.lease(t, y.subnet, a.String(), pool, v1alpha1.LeaseBound, h))
+	}
+	y.eventually(t, func() error { return y.wantBound(t, pool, int64(n)) })
+	return leases
+}
+
+func (y *yard) change(t *testing.T, o client.Object, f func()) {
+	t.Helper()
+	y.eventually(t, func() error {
+		if err := y.admin.Get(t.Context(), client.ObjectKeyFromObject(o), o); err != nil {
+			return err
+		}
+		f()
+		return y.admin.Update(t.Context(), o)
+	})
+}
+
+// quickly, but no lease is freed that the test does not free.
+func quickly(cfg *Config) {
+	cfg.ShrinkAfter, cfg.ReturnAfter, cfg.ConfirmAfter = time.Second, time.Second, time.Hour
+}
+
+// patiently frees nothing and shrinks nothing within a test.
+func patiently(cfg *Config) { cfg.ShrinkAfter, cfg.ConfirmAfter = time.Hour, time.Hour }
+
+func TestAppsOfEveryKindOnAPIServer(t *testing.T) {
+	y := newYard(t, newCluster(t))
+	y.start(t, patiently)
+
+	d := y.deployment("web", 4)
+	y.create(t, d)
+	p := y.wantSize(t, y.poolName("Deployment", "web"), 5)
+	want := v1alpha1.PoolOwner{APIVersion: "apps/v1", Kind: "Deployment", Namespace: y.ns, Name: "web"}
+	if *p.Spec.Owner != want || p.Spec.Subnet != y.subnet || p.Spec.Network != y.subnet || p.Spec.Keep || p.Spec.Netspace != "" {
+		t.Errorf("%+v, owner %+v", p.Spec, p.Spec.Owner)
+	}
+	y.change(t, d, func() { d.Spec.Replicas = new(int32(50)) }) // as an autoscaler does
+	y.wantSize(t, p.Name, 63)
+
+	rs := &appsv1.ReplicaSet{ObjectMeta: y.meta("alone")}
+	rs.Spec.Replicas, rs.Spec.Selector, rs.Spec.Template = new(int32(3)), d.Spec.Selector, y.template("web", nad.SizeAnnotation+"=+2")
+	rs.Labels = d.Labels
+	y.create(t, rs)
+	y.wantSize(t, y.poolName("ReplicaSet", "alone"), 5)
+
+	ss := &appsv1.StatefulSet{ObjectMeta: y.meta("db")}
+	ss.Spec.Replicas, ss.Spec.Selector, ss.Spec.Template = new(int32(3)), &metav1.LabelSelector{MatchLabels: ss.Labels}, y.template("db", nad.ReclaimAnnotation+"=false")
+	y.create(t, ss)
+	if p := y.wantSize(t, y.poolName("StatefulSet", "db"), 3); !p.Spec.Keep {
+		t.Error("not to be kept")
+	}
+
+	ds := &appsv1.DaemonSet{ObjectMeta: y.meta("probe")}
+	ds.Spec.Selector, ds.Spec.Template = &metav1.LabelSelector{MatchLabels: ds.Labels}, y.template("probe")
+	y.create(t, ds)
+	y.wantSize(t, y.poolName("DaemonSet", "probe"), 0)
+	ds.Status.DesiredNumberScheduled = 7
+	if err := y.admin.Status().Update(t.Context(), ds); err != nil {
+		t.Fatal(err)
+	}
+	y.wantSize(t, y.poolName("DaemonSet", "probe"), 7)
+
+	j := &batchv1.Job{ObjectMeta: y.meta("once")}
+	j.Spec.Parallelism, j.Spec.Template = new(int32(4)), y.template("once", nad.SizeAnnotation+"=2")
+	j.Spec.Template.Spec.RestartPolicy = corev1.RestartPolicyNever
+	y.create(t, j)
+	y.wantSize(t, y.poolName("Job", "once"), 2) // as asked
+
+	cj := &batchv1.CronJob{ObjectMeta: y.meta("nightly")}
+	cj.Spec.Schedule, cj.Spec.JobTemplate.Spec.Parallelism = "0 3 * * *", new(int32(2))
+	cj.Spec.JobTemplate.Spec.Template = j.Spec.Template
+	cj.Spec.JobTemplate.Spec.Template = y.template("nightly")
+	cj.Spec.JobTemplate.Spec.Template.Spec.RestartPolicy = corev1.RestartPolicyNever
+	y.create(t, cj)
+	y.wantSize(t, y.poolName("CronJob", "nightly"), 2)
+	run := &batchv1.Job{ObjectMeta: y.meta("nightly-1"), Spec: *cj.Spec.JobTemplate.Spec.DeepCopy()}
+	run.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(cj, batchv1.SchemeGroupVersion.WithKind("CronJob"))}
+	y.create(t, run)
+	y.wantSize(t, y.poolName("CronJob", "nightly"), 4)
+
+	// What Deployments and CronJobs make has no pool of its own.
+	owned := &appsv1.ReplicaSet{ObjectMeta: y.meta("web-abc"), Spec: *rs.Spec.DeepCopy()}
+	owned.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(d, appsv1.SchemeGroupVersion.WithKind("Deployment"))}
+	y.create(t, owned)
+	y.create(t, y.deployment("last", 1))
+	y.wantSize(t, y.poolName("Deployment", "last"), 2)
+	for _, p := range y.pools(t) {
+		if p.Spec.Owner.Name == "web-abc" || p.Spec.Owner.Name == "nightly-1" {
+			t.Errorf("pool %s of %s", p.Name, p.Spec.Owner.Name)
+		}
+	}
+	if n := len(y.pools(t)); n != 7 {
+		t.Errorf("%d pools, want 7", n)
+	}
+}
+
+func TestAppsByInterfaceOnAPIServer(t *testing.T) {
+	y := newYard(t, newCluster(t))
+	y.start(t, quickly)
+	other := &v1alpha1.Subnet{ObjectMeta: metav1.ObjectMeta{Name: y.subnet + "-6"}}
+	other.Spec.Network, other.Spec.CIDRs = y.subnet+"-6", []v1alpha1.SubnetCIDR{{CIDR: "fd00:64::/64"}}
+
+	d := y.deployment("two", 1, "k8s.v1.cni.cncf.io/networks=a,b", nad.SubnetAnnotation+`=[{"interface":"net1","ipv4":["$"]},{"interface":"net2","ipv4":["$"],"ipv6":["$-6"]}]`)
+	y.create(t, d)
+	owner := y.owner("apps/v1", "Deployment", "two")
+	net1, net2 := nad.PoolName(owner, "", "net1", y.subnet), nad.PoolName(owner, "", "net2", y.subnet)
+	y.wantSize(t, net1, 2)
+	y.wantSize(t, net2, 2)
+	y.wantEvent(t, "Deployment", "two", "SubnetNotFound")
+	y.create(t, other) // late
+	net2v6 := nad.PoolName(owner, "", "net2", y.subnet+"-6")
+	if p := y.wantSize(t, net2v6, 2); p.Spec.Network != other.Spec.Network {
+		t.Errorf("network %q", p.Spec.Network)
+	}
+
+	// A pool that is asked for no longer goes once nobody has anything of it.
+	leases := y.use(t, net1, 1)
+	y.change(t, d, func() { d.Spec.Template.Annotations[nad.SubnetAnnotation] = "net2=" + y.subnet })
+	y.wantGone(t, net2v6)
+	if err := y.admin.Get(t.Context(), client.ObjectKey{Name: net1}, &v1alpha1.IPPool{}); err != nil {
+		t.Error(err)
+	}
+	y.remove(t, leases[0])
+	y.wantGone(t, net1)
+	y.wantSize(t, net2, 2)
+
+	// Bad annotations are told, and change nothing.
+	y.change(t, d, func() { d.Spec.Template.Annotations[nad.SizeAnnotation], d.Spec.Replicas = "many", new(int32(7)) })
+	y.wantEvent(t, "Deployment", "two", "AnnotationRefused")
+	y.change(t, d, func() { delete(d.Spec.Template.Annotations, nad.SizeAnnotation) })
+	y.wantSize(t, net2, 9)
+
+	// Somebody else's object has the name.
+	taken := pool(y.poolName("Deployment", "taken"), y.subnet, subnet("10.99.0.0/24"))
+	y.create(t, taken)
+	y.create(t, y.deployment("taken", 1))
+	y.wantEvent(t, "Deployment", "taken", "PoolNameTaken")
+}
+
+func (y *yard) wantBound(t *testing.T, pool string, n int64) error {
+	s, err := y.status(t, pool)
+	if err == nil && (s.IPv4 == nil || s.IPv4.Bound != n) {
+		err = fmt.Errorf("pool %s: %+v, want %d bound", pool, s.IPv4, n)
+	}
+	return err
+}
+
+func TestAppsShrinkAndReturnOnAPIServer(t *testing.T) {
+	y := newYard(t, newCluster(t))
+	stop := y.start(t, quickly)
+	d := y.deployment("web", 8)
+	y.create(t, d)
+	name := y.poolName("Deployment", "web")
+	y.wantSize(t, name, 10)
+	leases := y.use(t, name, 6)
+	y.change(t, d, func() { d.Spec.Replicas = new(int32(2)) })
+	y.wantSize(t, name, 6) // not below what is in use
+	for _, l := range leases {
+		y.remove(t, l)
+	}
+	y.wantSize(t, name, 3)
+
+	// Deleted and made again, with the controller dead in between.
+	y.remove(t, d)
+	y.wantGone(t, name)
+	y.create(t, y.deployment("web", 2))
+	y.wantSize(t, name, 3)
+	stop()
+	y.remove(t, y.deployment("web", 2))
+	y.start(t, quickly)
+	y.wantGone(t, name)
+
+	// Kept without its workload, and given back to one of that name.
+	kept := y.deployment("kept", 3, nad.ReclaimAnnotation+"=false")
+	y.create(t, kept)
+	keptName := y.poolName("Deployment", "kept")
+	before := y.wantSize(t, keptName, 4)
+	y.remove(t, kept)
+	y.create(t, y.deployment("marker", 1))
+	y.wantSize(t, y.poolName("Deployment", "marker"), 2)
+	y.remove(t, y.deployment("marker", 1))
+	y.wantGone(t, y.poolName("Deployment", "marker")) // which was deleted later
+	y.create(t, y.deployment("kept", 5, nad.ReclaimAnnotation+"=true"))
+	if after := y.wantSize(t, keptName, 7); after.UID != before.UID || after.Spec.Keep {
+		t.Errorf("another pool, or kept still: %v", after.Spec.Keep)
+	}
+
+	// A pool that a person made for the workload is theirs.
+	own := pool("own-"+y.ns, y.subnet, subnet("10.98.0.0/24"))
+	owner := y.owner("apps/v1", "Deployment", "nobody")
+	own.Spec.Owner = &owner
+	y.create(t, own)
+	y.create(t, y.deployment("marker2", 1))
+	y.wantSize(t, y.poolName("Deployment", "marker2"), 2)
+	y.remove(t, y.deployment("marker2", 1))
+	y.wantGone(t, y.poolName("Deployment", "marker2"))
+	if _, err := y.status(t, own.Name); err != nil {
+		t.Error(err)
+	}
+}
+
+const scaledCRD = `
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: %[1]ss.example.berth.dev}
+spec:
+  group: example.berth.dev
+  scope: Namespaced
+  names: {plural: %[1]ss, singular: %[1]s, kind: %[2]s}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object, x-kubernetes-preserve-unknown-fields: true}, status: {type: object, x-kubernetes-preserve-unknown-fields: true}}}}
+    subresources: {%[3]s}
+`
+
+func TestAppsOfCustomKindOnAPIServer(t *testing.T) {
+	y := newYard(t, newCluster(t))
+	const scale = "scale: {specReplicasPath: .spec.replicas, statusReplicasPath: .status.replicas}"
+	y.define(t, fmt.Sprintf(scaledCRD, "fleet", "Fleet", scale), fmt.Sprintf(scaledCRD, "boat", "Boat", ""))
+	y.start(t, quickly)
+	object := func(kind, name string, replicas int64, above *unstructured.Unstructured) *unstructured.Unstructured {
+		u := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"replicas": replicas}}}
+		u.SetAPIVersion("example.berth.dev/v1")
+		u.SetKind(kind)
+		u.SetNamespace(y.ns)
+		u.SetName(name)
+		if above != nil {
+			u.SetOwnerReferences([]metav1.OwnerReference{*metav1.NewControllerRef(above, above.GroupVersionKind())})
+		}
+		if err := y.other(t).Create(t.Context(), u); err != nil {
+			t.Fatal(err)
+		}
+		return u
+	}
+	pod := func(name string, above *unstructured.Unstructured) {
+		template := y.template("fleet")
+		p := &corev1.Pod{ObjectMeta: template.ObjectMeta, Spec: template.Spec}
+		p.Namespace, p.Name = y.ns, name
+		p.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(above, above.GroupVersionKind())}
+		y.create(t, p)
+	}
+	fleet := object("Fleet", "fleet", 3, nil)
+	boat := object("Boat", "boat", 9, fleet)
+	pod("fleet-0", boat)
+	y.wantEvent(t, "Boat", "boat", "WorkloadNotReadable") // nothing allows it yet
+
+	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: y.ns, Labels: map[string]string{apps.AggregateLabel: "true"}}, Rules: []rbacv1.PolicyRule{
+		{APIGroups: []string{"example.berth.dev"}, Resources: []string{"fleets", "boats"}, Verbs: []string{"get", "list", "watch"}},
+		{APIGroups: []string{"example.berth.dev"}, Resources: []string{"fleets/scale"}, Verbs: []string{"get"}},
+	}}
+	y.create(t, role)
+	binding := &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: y.ns}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
+		Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: systemNamespace, Name: "berth-controller"}}} // no controller runs that aggregates
+	y.create(t, binding)
+	owner := y.owner("example.berth.dev/v1", "Fleet", "fleet")
+	name := nad.PoolName(owner, "", "eth0", y.subnet)
+	y.eventually(t, func() error { // at the latest with the next pod
+		p := y.template("x").ObjectMeta
+		p.Namespace, p.Name = y.ns, apitest.Unique("fleet")
+		p.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(boat, boat.GroupVersionKind())}
+		if err := y.admin.Create(t.Context(), &corev1.Pod{ObjectMeta: p, Spec: y.template("x").Spec}); err != nil {
+			return err
+		}
+		return y.admin.Get(t.Context(), client.ObjectKey{Name: name}, &v1alpha1.IPPool{})
+	})
+	if p := y.wantSize(t, name, 3); *p.Spec.Owner != owner {
+		t.Errorf("owner %+v", p.Spec.Owner)
+	}
+	fresh := y.other(t)
+	scaleTo := func(n int64) {
+		patch := fmt.Sprintf(`{"spec":{"replicas":%d}}`, n)
+		if err := fresh.SubResource("scale").Patch(t.Context(), fleet, client.RawPatch(types.MergePatchType, []byte(patch))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	scaleTo(20)
+	y.wantSize(t, name, 20)
+	scaleTo(2)
+	y.wantSize(t, name, 2)
+
+	lone := object("Boat", "lone", 1, nil)
+	pod("lone-0", lone)
+	y.wantEvent(t, "Boat", "lone", "WorkloadNotScalable")
+
+	if err := fresh.Delete(t.Context(), boat); err != nil {
+		t.Fatal(err)
+	}
+	if err := fresh.Delete(t.Context(), fleet); err != nil {
+		t.Fatal(err)
+	}
+	y.wantGone(t, name)
+}
+
+func TestAppsNetspaceOnAPIServer(t *testing.T) {
+	y := newYard(t, newCluster(t))
+	n := &v1alpha1.Netspace{ObjectMeta: metav1.ObjectMeta{Name: y.ns}, Spec: v1alpha1.NetspaceSpec{Namespaces: []string{y.ns}, Subnets: []string{y.subnet}}}
+	y.create(t, n)
+	y.start(t, patiently)
+	y.create(t, y.deployment("web", 1))
+	p := y.wantSize(t, nad.PoolName(y.owner("apps/v1", "Deployment", "web"), y.ns, "eth0", y.subnet), 2)
+	if p.Spec.Netspace != y.ns {
+		t.Errorf("netspace %q", p.Spec.Netspace)
+	}
+	y.create(t, y.deployment("guest", 1, nad.NetspaceAnnotation+"=another"))
+	y.wantEvent(t, "Deployment", "guest", "AnnotationRefused")
+}
+
+// TestAppsRaceOnAPIServer: a hundred equal workloads at once, seen by two controllers, make one pool; a thousand different ones a pool each.
+func TestAppsRaceOnAPIServer(t *testing.T) {
+	y := newYard(t, newCluster(t))
+	y.start(t, patiently)
+	y.start(t, patiently)
+	var wg sync.WaitGroup
+	var made atomic.Int32
+	for range 100 {
+		wg.Go(func() {
+			switch err := y.admin.Create(t.Context(), y.deployment("same", 4)); {
+			case err == nil:
+				made.Add(1)
+			case !apierrors.IsAlreadyExists(err):
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	t.Cleanup(func() { y.remove(t, y.deployment("same", 4)) })
+	y.wantSize(t, y.poolName("Deployment", "same"), 5)
+	if n := len(y.pools(t)); n != 1 || made.Load() != 1 {
+		t.Errorf("%d pools of %d workloads", n, made.Load())
+	}
+}
+
+func TestAppsBurstOnAPIServer(t *testing.T) {
+	n := 1000
+	if testing.Short() {
+		n = 50
+	}
+	y := newYard(t, newCluster(t))
+	var requests atomic.Int64
+	y.start(t, func(cfg *Config) { patiently(cfg) }, counting(&requests))
+	var wg sync.WaitGroup
+	for worker := range 8 {
+		wg.Go(func() {
+			for i := worker; i < n; i += 8 {
+				if err := y.admin.Create(t.Context(), y.deployment(fmt.Sprint("w", i), 2)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	begin := time.Now()
+	wg.Wait()
+	created := time.Since(begin)
+	y.eventually(t, func() error {
+		if have := len(y.pools(t)); have != n {
+			return fmt.Errorf("%d pools of %d", have, n)
+		}
+		return nil
+	})
+	t.Logf("%d workloads made in %s, their pools %s after the first; %.1f requests a pool", n, created.Round(time.Millisecond), time.Since(begin).Round(time.Millisecond),
+		float64(requests.Load())/float64(n))
+	if err := y.admin.DeleteAllOf(context.Background(), &appsv1.Deployment{}, client.InNamespace(y.ns)); err != nil {
+		t.Error(err)
+	}
+}
+
+// counting the requests of a client that write.
+func counting(n *atomic.Int64) func(*rest.Config) {
+	return func(cfg *rest.Config) {
+		cfg.Wrap(func(next http.RoundTripper) http.RoundTripper {
+			return roundTrip(func(r *http.Request) (*http.Response, error) {
+				if r.URL.Query().Get("watch") == "" {
+					n.Add(1)
+				}
+				return next.RoundTrip(r)
+			})
+		})
+	}
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// TestAppsKilledOnAPIServer: a controller that dies at any of its writes, heard or not, leaves nothing that the next does not mend.
+func TestAppsKilledOnAPIServer(t *testing.T) {
+	y := newYard(t, newCluster(t))
+	for _, lost := range []bool{false, true} { // the request, or the answer
+		for _, method := range []string{http.MethodPost, http.MethodPatch, http.MethodDelete} {
+			t.Run(fmt.Sprintf("%s lost=%v", method, lost), func(t *testing.T) {
+				die := make(chan struct{})
+				var once sync.Once
+				fail := func(cfg *rest.Config) {
+					cfg.Wrap(func(next http.RoundTripper) http.RoundTripper {
+						return roundTrip(func(r *http.Request) (*http.Response, error) {
+							if r.Method != method || !strings.HasSuffix(strings.Split(r.URL.Path, "/ippools")[0], "/v1alpha1") || strings.HasSuffix(r.URL.Path, "/status") {
+								return next.RoundTrip(r)
+							}
+							if lost {
+								if resp, err := next.RoundTrip(r); err == nil {
+									resp.Body.Close()
+								}
+							}
+							once.Do(func() { close(die) })
+							<-r.Context().Done()
+							return nil, errors.New("dead, says the test")
+						})
+					})
+				}
+				d := y.deployment(apitest.Unique("web"), 2)
+				name := y.poolName("Deployment", d.Name)
+				if method != http.MethodPost {
+					stop := y.start(t, quickly)
+					y.create(t, d)
+					y.wantSize(t, name, 3)
+					stop()
+				} else {
+					y.create(t, d)
+				}
+				switch method {
+				case http.MethodPatch:
+					y.change(t, d, func() { d.Spec.Replicas = new(int32(20)) })
+				case http.MethodDelete:
+					y.remove(t, d)
+				}
+				stop := y.start(t, quickly, fail)
+				<-die
+				stop()
+				y.start(t, quickly)
+				switch method {
+				case http.MethodPost:
+					y.wantSize(t, name, 3)
+				case http.MethodPatch:
+					y.wantSize(t, name, 25)
+				case http.MethodDelete:
+					y.wantGone(t, name)
+				}
+			})
+		}
+	}
+}
+
+// TestAppsGiveBackOnAPIServer: after a hundred times there and away again the Subnet has all that it had, and the workload the same pool.
+func TestAppsGiveBackOnAPIServer(t *testing.T) {
+	cycles := 100
+	if testing.Short() {
+		cycles = 5
+	}
+	y := newYard(t, newCluster(t))
+	y.start(t, func(cfg *Config) {
+		cfg.ShrinkAfter, cfg.ReturnAfter, cfg.ConfirmAfter = time.Millisecond, time.Millisecond, time.Hour
+	})
+	free := func() (string, error) {
+		var s v1alpha1.Subnet
+		err := y.admin.Get(t.Context(), client.ObjectKey{Name: y.subnet}, &s)
+		if err == nil && (s.Status.IPv4 == nil || s.Status.IPv4.Carved != "0" || s.Status.IPv4.Returning != "" && s.Status.IPv4.Returning != "0") {
+			err = fmt.Errorf("%+v", s.Status.IPv4)
+		}
+		return s.Status.Free, err
+	}
+	var before string
+	y.eventually(t, func() (err error) { before, err = free(); return err })
+	name := y.poolName("Deployment", "web")
+	for i := range cycles {
+		n := int32(1 + i%7)
+		d := y.deployment("web", n)
+		if err := y.admin.Create(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+		size := *y.wantSize(t, name, n+(n+3)/4).Spec.Size
+		if i%10 == 0 {
+			leases := y.use(t, name, int(size))
+			for _, l := range leases {
+				y.remove(t, l)
+			}
+		}
+		y.remove(t, d)
+		y.wantGone(t, name)
+	}
+	y.eventually(t, func() error {
+		after, err := free()
+		if err == nil && after != before {
+			err = fmt.Errorf("%s free, before %s", after, before)
+		}
+		return err
+	})
+	y.eventually(t, func() error {
+		var blocks v1alpha1.IPBlockList
+		if err := y.admin.List(t.Context(), &blocks, client.MatchingFields{"spec.network": y.subnet}); err != nil {
+			return err
+		}
+		for _, b := range blocks.Items {
+			if len(b.Spec.Parts) > 0 {
+				return fmt.Errorf("block %s has %+v", b.Name, b.Spec.Parts)
+			}
+		}
+		return nil
+	})
+}
