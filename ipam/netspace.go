@@ -33,7 +33,8 @@ type Netspace struct {
 // edit of another; of two that have it not, the older gets it; of the same second, the first by name.
 type Netspaces []*Netspace
 
-// NewNetspaces from the objects. One whose selector is malformed claims namespaces by name alone; errs say which those are.
+// NewNetspaces from the objects. One whose selector is malformed claims namespaces by name, and those that
+// it has; errs say which those are.
 func NewNetspaces(all []*v1alpha1.Netspace) (out Netspaces, errs []error) {
 	all = slices.Clone(all)
 	slices.SortFunc(all, func(a, b *v1alpha1.Netspace) int {
@@ -46,6 +47,7 @@ func NewNetspaces(all []*v1alpha1.Netspace) (out Netspaces, errs []error) {
 			sel, err := metav1.LabelSelectorAsSelector(o.Spec.NamespaceSelector)
 			if err != nil {
 				errs = append(errs, fmt.Errorf("netspace %q: namespaceSelector: %w", o.Name, err))
+				n.names = slices.Concat(n.names, n.has) // a typing error opens nothing
 			} else {
 				n.selector = sel
 			}

@@ -28,13 +28,15 @@ func TestNetspaces(t *testing.T) {
 	going.DeletionTimestamp = &metav1.Time{Time: time.Unix(5000, 0)}
 	young := netspace(t, "young", 5, "{namespaces: [both, late, kept], namespaceSelector: {matchLabels: {team: a}}}")
 	young.Status.Namespaces = []string{"kept", "given-up"}
+	typo := netspace(t, "typo", 8, "{namespaces: [typo-1], namespaceSelector: {matchExpressions: [{key: x, operator: Inn}]}}")
+	typo.Status.Namespaces = []string{"typo-2"}
 	all, errs := NewNetspaces([]*v1alpha1.Netspace{ // not sorted
 		young,
 		netspace(t, "b", 1, "namespaces: [same]"),
 		netspace(t, "a", 1, "namespaces: [same]"),
 		netspace(t, "old", 0, "{namespaces: [both, kept, given-up], namespaceSelector: {matchLabels: {team: old}}, guests: Allow}"),
 		netspace(t, "closed", 7, "{guests: Refuse}"),
-		netspace(t, "typo", 8, "{namespaces: [typo-1], namespaceSelector: {matchExpressions: [{key: x, operator: Inn}]}}"),
+		typo,
 		going,
 	})
 	if len(errs) != 1 || !strings.Contains(errs[0].Error(), `netspace "typo": namespaceSelector: "Inn"`) {
@@ -52,9 +54,10 @@ func TestNetspaces(t *testing.T) {
 		{namespace: "x", label: "a", want: "young"},
 		{namespace: "x", label: "old", want: "old"},
 		{namespace: "late", label: "old", want: "old"}, // the older one's selector before the younger one's list
-		{namespace: "kept", want: "young"}, // it has it, and the older claims it since
+		{namespace: "kept", want: "young"},             // it has it, and the older claims it since
 		{namespace: "given-up", want: "old"},
 		{namespace: "typo-1", want: "typo"},
+		{namespace: "typo-2", want: "typo"}, // it had it before
 		{namespace: "going-1", want: "going"},
 
 		{namespace: "both", named: "old", want: "old"},
