@@ -314,6 +314,23 @@ func TestPoolOfNetspaceGrows(t *testing.T) {
 	l.check()
 	l.edit(t, w, func() { *w.Spec.Size = 100 })
 	size(26) // 126 less 100
+	// It is not taken from a workload.
+	if err := l.admin.Delete(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	l.ready(n, fmt.Sprintf("False WaitsForPods: it is being deleted, and waits for pool %q of Deployment x/web; delete that, and the pool if it is kept", w.Name))
+	if err := l.admin.Get(t.Context(), client.ObjectKeyFromObject(w), w); err != nil || w.DeletionTimestamp != nil {
+		t.Errorf("the workload's pool: %v, %v", err, w.DeletionTimestamp)
+	}
+	l.remove(t, w)
+	var leases v1alpha1.IPLeaseList
+	if err := l.admin.List(t.Context(), &leases, client.MatchingFields{"spec.network": p.Spec.Network}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range leases.Items {
+		l.remove(t, &leases.Items[i])
+	}
+	l.gone(n)
 }
 
 // TestWholeSubnet: a Subnet that is the netspace's whole has a pool and a network, if both say so.

@@ -52,28 +52,32 @@ func (r *keeper) setup(mgr ctrl.Manager) error {
 			return // the cache is stopping
 		}
 		for i := range subnets.Items {
-			q.Add(request(owner{kindSubnet, subnets.Items[i].Name}))
+			q.AddAfter(request(owner{kindSubnet, subnets.Items[i].Name}), gather)
 		}
 		for i := range netspaces.Items {
-			q.Add(request(owner{kindNetspace, netspaces.Items[i].Name}))
+			q.AddAfter(request(owner{kindNetspace, netspaces.Items[i].Name}), gather)
 		}
 	})
-	self := func(kind string) handler.EventHandler {
-		return handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
-			return []reconcile.Request{request(owner{kind, o.GetName()})}
-		})
-	}
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("attachments").
-		Watches(&v1alpha1.Subnet{}, self(kindSubnet)).
-		Watches(&v1alpha1.Subnet{}, all).
-		Watches(&v1alpha1.Netspace{}, self(kindNetspace)).
-		Watches(&v1alpha1.Netspace{}, all).
+		Watches(&v1alpha1.Subnet{}, handler.EnqueueRequestsFromMapFunc(ownersOfSubnet)).
+		Watches(&v1alpha1.Netspace{}, handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
+			return []reconcile.Request{request(owner{kindNetspace, o.GetName()})} // who loses a namespace to it says so in its status
+		})).
 		Watches(&v1alpha1.IPPool{}, handler.EnqueueRequestsFromMapFunc(ownersOfPool)).
 		Watches(&v1alpha1.HostNetwork{}, all).
 		Watches(&corev1.Namespace{}, onLabels(all)).
 		Watches(&nadv1.NetworkAttachmentDefinition{}, handler.EnqueueRequestsFromMapFunc(r.ownersOfNetwork)).
 		Complete(r)
+}
+
+// ownersOfSubnet: itself, and the netspace that it is of.
+func ownersOfSubnet(_ context.Context, o client.Object) []reconcile.Request {
+	out := []reconcile.Request{request(owner{kindSubnet, o.GetName()})}
+	if n := o.(*v1alpha1.Subnet).Spec.Netspace; n != "" {
+		out = append(out, request(owner{kindNetspace, n}))
+	}
+	return out
 }
 
 // ownersOfPool are those in whose networks it is named.

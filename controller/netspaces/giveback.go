@@ -42,15 +42,13 @@ func (r *reconciler) orphans(ctx context.Context, name string) (reconcile.Result
 	case !apierrors.IsNotFound(err):
 		return reconcile.Result{}, err
 	}
-	left, err := r.takeDown(ctx, name)
-	if err != nil || len(left) > 0 {
-		return reconcile.Result{RequeueAfter: again}, client.IgnoreNotFound(err)
-	}
-	return reconcile.Result{}, nil
+	_, err := r.takeDown(ctx, name) // what is left wakes us when it goes
+	return retry(err)
 }
 
-// takeDown deletes what was made for a netspace: pools first, its workloads' among them, then the share. What is left, and what it waits
-// for, is in words; of the API server itself, since what is not seen would never be given back.
+// takeDown deletes what was made for a netspace: its pools first, then its share. What is left, and what it waits for, is in words. Pools of
+// workloads go with these, and those that a person made by that person's hand. It looks at the API server itself, since what is not seen
+// would never be given back.
 func (r *reconciler) takeDown(ctx context.Context, name string) (left []string, _ error) {
 	var pools v1alpha1.IPPoolList
 	if err := r.live.List(ctx, &pools); err != nil {
@@ -60,13 +58,15 @@ func (r *reconciler) takeDown(ctx context.Context, name string) (left []string, 
 		p := &pools.Items[i]
 		switch {
 		case p.Spec.Netspace != name:
-		case p.Spec.Owner == nil && !ours(p, name):
-			left = append(left, fmt.Sprintf("pool %q, which names it; delete that", p.Name))
-		default:
+		case ours(p, name):
 			if err := r.remove(ctx, p); err != nil {
 				return nil, err
 			}
 			left = append(left, fmt.Sprintf("the pods of pool %q (%d addresses)", p.Name, used(p)))
+		case p.Spec.Owner != nil:
+			left = append(left, fmt.Sprintf("pool %q of %s %s/%s; delete that, and the pool if it is kept", p.Name, p.Spec.Owner.Kind, p.Spec.Owner.Namespace, p.Spec.Owner.Name))
+		default:
+			left = append(left, fmt.Sprintf("pool %q, which names it; delete that", p.Name))
 		}
 	}
 	if len(left) > 0 {
