@@ -65,12 +65,17 @@ func ofSubnet(sub *v1alpha1.Subnet, s snapshot) []network {
 	if len(in) == 0 {
 		return nil
 	}
-	pools := s.poolsOf(sub.Name, "", sub.Name)
+	pools := s.poolsOf(sub.Name, "")
+	if len(pools) == 0 {
+		// The one that is to come: a pod that asks for nothing else must get an error, and no address of a default pool, which is of another
+		// network.
+		pools = []string{sub.Name}
+	}
 	return []network{{sub.Name, in, config(sub.Name, sub.Spec.Parent, pools, nad.ParentsOf(s.networks))}}
 }
 
 // ofNetspace are the networks of a Netspace, in each namespace of it: one of its share, named as the netspace is, and one of each subnet
-// that is its whole, named as the subnet is. Subnets without parent have none.
+// that is its whole, named as the subnet is. Subnets without parent have none, nor those without a pool yet.
 func ofNetspace(n *v1alpha1.Netspace, subnets []v1alpha1.Subnet, s snapshot) (out []network) {
 	in := s.living(func(ns *corev1.Namespace) bool {
 		of := s.netspaces.Of(ns.Name, ns.Labels)
@@ -86,11 +91,13 @@ func ofNetspace(n *v1alpha1.Netspace, subnets []v1alpha1.Subnet, s snapshot) (ou
 		if sub.Spec.Netspace != n.Name || sub.Spec.Parent == "" || !share && !slices.Contains(n.Spec.Subnets, sub.Name) {
 			continue
 		}
-		name, pool := sub.Name, v1alpha1.NetspacePool(n.Name, sub.Name)
+		name := sub.Name
 		if share {
-			name, pool = n.Name, n.Name
+			name = n.Name
 		}
-		out = append(out, network{name, in, config(sub.Name, sub.Spec.Parent, s.poolsOf(sub.Name, n.Name, pool), parents)})
+		if pools := s.poolsOf(sub.Name, n.Name); len(pools) > 0 {
+			out = append(out, network{name, in, config(sub.Name, sub.Spec.Parent, pools, parents)})
+		}
 	}
 	return out
 }
@@ -106,16 +113,12 @@ func (s snapshot) living(f func(*corev1.Namespace) bool) (out []string) {
 	return out
 }
 
-// poolsOf a subnet that are no workload's, by name. While there is none it is the one that is to come: a pod that asks for nothing else
-// must get an error, and no address of a default pool, which is of another network.
-func (s snapshot) poolsOf(subnet, netspace, toCome string) (out []string) {
+// poolsOf a subnet that are no workload's, by name. One that is being deleted still has pods, whose sandboxes may be made anew.
+func (s snapshot) poolsOf(subnet, netspace string) (out []string) {
 	for i := range s.pools {
-		if p := &s.pools[i]; p.Spec.Subnet == subnet && p.Spec.Owner == nil && p.Spec.Netspace == netspace && p.DeletionTimestamp == nil {
+		if p := &s.pools[i]; p.Spec.Subnet == subnet && p.Spec.Owner == nil && p.Spec.Netspace == netspace {
 			out = append(out, p.Name)
 		}
-	}
-	if len(out) == 0 {
-		return []string{toCome}
 	}
 	slices.Sort(out)
 	return out
