@@ -181,8 +181,8 @@ func (y *yard) change(t *testing.T, o client.Object, f func()) {
 	})
 }
 
-// quickly, but no lease is freed that the test does not free.
-func quickly(cfg *Config) {
+// swiftly, but no lease is freed that the test does not free.
+func swiftly(cfg *Config) {
 	cfg.ShrinkAfter, cfg.ReturnAfter, cfg.ConfirmAfter = time.Second, time.Second, time.Hour
 }
 
@@ -262,7 +262,7 @@ func TestAppsOfEveryKindOnAPIServer(t *testing.T) {
 
 func TestAppsByInterfaceOnAPIServer(t *testing.T) {
 	y := newYard(t, newCluster(t))
-	y.start(t, quickly)
+	y.start(t, swiftly)
 	other := &v1alpha1.Subnet{ObjectMeta: metav1.ObjectMeta{Name: y.subnet + "-6"}}
 	other.Spec.Network, other.Spec.CIDRs = y.subnet+"-6", []v1alpha1.SubnetCIDR{{CIDR: "fd00:64::/64"}}
 
@@ -313,7 +313,7 @@ func (y *yard) wantBound(t *testing.T, pool string, n int64) error {
 
 func TestAppsShrinkAndReturnOnAPIServer(t *testing.T) {
 	y := newYard(t, newCluster(t))
-	stop := y.start(t, quickly)
+	stop := y.start(t, swiftly)
 	d := y.deployment("web", 8)
 	y.create(t, d)
 	name := y.poolName("Deployment", "web")
@@ -333,7 +333,7 @@ func TestAppsShrinkAndReturnOnAPIServer(t *testing.T) {
 	y.wantSize(t, name, 3)
 	stop()
 	y.remove(t, y.deployment("web", 2))
-	y.start(t, quickly)
+	y.start(t, swiftly)
 	y.wantGone(t, name)
 
 	// Kept without its workload, and given back to one of that name.
@@ -385,7 +385,7 @@ func TestAppsOfCustomKindOnAPIServer(t *testing.T) {
 	y := newYard(t, newCluster(t))
 	const scale = "scale: {specReplicasPath: .spec.replicas, statusReplicasPath: .status.replicas}"
 	y.define(t, fmt.Sprintf(scaledCRD, "fleet", "Fleet", scale), fmt.Sprintf(scaledCRD, "boat", "Boat", ""))
-	y.start(t, quickly)
+	y.start(t, swiftly)
 	object := func(kind, name string, replicas int64, above *unstructured.Unstructured) *unstructured.Unstructured {
 		u := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"replicas": replicas}}}
 		u.SetAPIVersion("example.berth.dev/v1")
@@ -546,10 +546,6 @@ func counting(n *atomic.Int64) func(*rest.Config) {
 	}
 }
 
-type roundTrip func(*http.Request) (*http.Response, error)
-
-func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
-
 // TestAppsKilledOnAPIServer: a controller that dies at any of its writes, heard or not, leaves nothing that the next does not mend.
 func TestAppsKilledOnAPIServer(t *testing.T) {
 	y := newYard(t, newCluster(t))
@@ -578,7 +574,7 @@ func TestAppsKilledOnAPIServer(t *testing.T) {
 				d := y.deployment(apitest.Unique("web"), 2)
 				name := y.poolName("Deployment", d.Name)
 				if method != http.MethodPost {
-					stop := y.start(t, quickly)
+					stop := y.start(t, swiftly)
 					y.create(t, d)
 					y.wantSize(t, name, 3)
 					stop()
@@ -591,10 +587,10 @@ func TestAppsKilledOnAPIServer(t *testing.T) {
 				case http.MethodDelete:
 					y.remove(t, d)
 				}
-				stop := y.start(t, quickly, fail)
+				stop := y.start(t, swiftly, fail)
 				<-die
 				stop()
-				y.start(t, quickly)
+				y.start(t, swiftly)
 				switch method {
 				case http.MethodPost:
 					y.wantSize(t, name, 3)
