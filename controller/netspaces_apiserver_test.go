@@ -42,8 +42,8 @@ func newLandlord(t *testing.T, cidrs ...v1alpha1.SubnetCIDR) *landlord {
 	return l
 }
 
-// quickly returns what was given up at once: nobody claims an address here without knowing.
-func quickly(c *Config) { c.ReturnAfter = time.Second }
+// atOnce returns what was given up at once: nobody claims an address here without knowing.
+func atOnce(c *Config) { c.ReturnAfter = time.Second }
 
 func (l *landlord) subnet(name string, cidrs ...v1alpha1.SubnetCIDR) *v1alpha1.Subnet {
 	l.Helper()
@@ -191,7 +191,7 @@ func (l *landlord) check() {
 func TestNetspaceOnAPIServer(t *testing.T) {
 	l := newLandlord(t, v1alpha1.SubnetCIDR{CIDR: "10.50.0.0/24", Gateway: "10.50.0.1", Routes: []v1alpha1.Route{{Dst: "172.16.0.0/12"}, {Dst: "192.0.2.0/24", GW: "10.50.0.9"}}},
 		v1alpha1.SubnetCIDR{CIDR: "fd00:50::/64"})
-	l.start(t, quickly)
+	l.start(t, atOnce)
 	late := apitest.Unique("late")
 	a := l.netspace(nil, late)
 	l.ready(a, "False NoNamespace: it has no namespace yet")
@@ -267,7 +267,7 @@ func TestNetspaceOnAPIServer(t *testing.T) {
 func TestNetspaceWithoutVLAN(t *testing.T) {
 	l := newLandlord(t, v1alpha1.SubnetCIDR{CIDR: "10.51.0.0/24", Gateway: "10.51.0.1"})
 	l.edit(t, l.total, func() { l.total.Spec.Parent = l.link })
-	l.start(t, quickly)
+	l.start(t, atOnce)
 	ns := l.namespace(t, nil)
 	n := l.netspace(func(s *v1alpha1.NetspaceSpec) { s.Share.VLANs, s.Share.Parent = "", "" }, ns)
 	l.ready(n, "True Serving")
@@ -282,7 +282,7 @@ func TestNetspaceWithoutVLAN(t *testing.T) {
 // TestPoolOfNetspaceGrows before it is empty, and shrinks after.
 func TestPoolOfNetspaceGrows(t *testing.T) {
 	l := newLandlord(t, v1alpha1.SubnetCIDR{CIDR: "10.52.0.0/23"})
-	l.start(t, quickly)
+	l.start(t, atOnce)
 	n := l.netspace(func(s *v1alpha1.NetspaceSpec) { s.Share.Size = 128 }, l.namespace(t, nil))
 	l.ready(n, "True Serving")
 	size := func(want int32) *v1alpha1.IPPool {
@@ -336,7 +336,7 @@ func TestPoolOfNetspaceGrows(t *testing.T) {
 // TestWholeSubnet: a Subnet that is the netspace's whole has a pool and a network, if both say so.
 func TestWholeSubnet(t *testing.T) {
 	l := newLandlord(t, v1alpha1.SubnetCIDR{CIDR: "10.53.0.0/24"})
-	l.start(t, quickly)
+	l.start(t, atOnce)
 	ns := l.namespace(t, map[string]string{"team": l.link})
 	n := l.netspace(func(s *v1alpha1.NetspaceSpec) {
 		s.Share, s.Subnets, s.NamespaceSelector = nil, []string{l.total.Name}, &metav1.LabelSelector{MatchLabels: map[string]string{"team": l.link}}
@@ -364,7 +364,7 @@ func TestWholeSubnet(t *testing.T) {
 // TestNetspaceRefusals: what cannot be had is said with its field, value and remedy, and changes nothing for the one who has it.
 func TestNetspaceRefusals(t *testing.T) {
 	l := newLandlord(t, v1alpha1.SubnetCIDR{CIDR: "10.54.0.0/26"})
-	l.start(t, quickly)
+	l.start(t, atOnce)
 	ns := l.namespace(t, map[string]string{"both": l.link})
 	a := l.netspace(nil, ns)
 	l.ready(a, "True Serving")
@@ -414,8 +414,8 @@ func TestNetspaceRefusals(t *testing.T) {
 func TestNetspacesRace(t *testing.T) {
 	l := newLandlord(t, v1alpha1.SubnetCIDR{CIDR: "10.57.0.0/24"})
 	other := l.subnet(apitest.Unique("o"), v1alpha1.SubnetCIDR{CIDR: "10.58.0.0/24"})
-	l.start(t, quickly)
-	l.start(t, quickly)
+	l.start(t, atOnce)
+	l.start(t, atOnce)
 	var all []*v1alpha1.Netspace
 	for i := range 8 {
 		all = append(all, l.netspace(func(s *v1alpha1.NetspaceSpec) {
@@ -450,7 +450,7 @@ func TestNetspacesRace(t *testing.T) {
 // TestNetspaceCycles: what is given back is what was there.
 func TestNetspaceCycles(t *testing.T) {
 	l := newLandlord(t, v1alpha1.SubnetCIDR{CIDR: "10.59.0.0/27"}) // room for one share
-	l.start(t, quickly)
+	l.start(t, atOnce)
 	ns := l.namespace(t, nil)
 	for range 50 {
 		n := l.netspace(func(s *v1alpha1.NetspaceSpec) { s.Share.Size, s.Share.VLANs = 8, "910" }, ns)
@@ -476,7 +476,7 @@ type breaker struct {
 var errBroken = errors.New("the controller ended here")
 
 func (b *breaker) wrap(next http.RoundTripper) http.RoundTripper {
-	return roundTrip(func(r *http.Request) (*http.Response, error) {
+	return tripper(func(r *http.Request) (*http.Response, error) {
 		writes := r.Method != http.MethodGet && slices.ContainsFunc([]string{"/netspaces", "/subnets", "/ippools", "/ipblocks", "/network-attachment"}, func(s string) bool {
 			return strings.Contains(r.URL.Path, s)
 		})
@@ -503,9 +503,9 @@ func (b *breaker) wrap(next http.RoundTripper) http.RoundTripper {
 	})
 }
 
-type roundTrip func(*http.Request) (*http.Response, error)
+type tripper func(*http.Request) (*http.Response, error)
 
-func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+func (f tripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // TestNetspaceInterrupted: the controller ends at each write, of making as of giving back, and the next one goes on: nothing is lost and
 // nothing double.
@@ -518,7 +518,7 @@ func TestNetspaceInterrupted(t *testing.T) {
 		}
 		b := &breaker{left: step, after: step%2 == 0, hit: make(chan struct{})}
 		l.wrap = b.wrap
-		stop := l.start(t, quickly)
+		stop := l.start(t, atOnce)
 		n := l.netspace(nil, ns)
 		whole := make(chan struct{})
 		go func() { // made and given back without reaching that write
@@ -551,7 +551,7 @@ func TestNetspaceInterrupted(t *testing.T) {
 		stop()
 		l.check()
 		l.wrap = nil
-		stop = l.start(t, quickly)
+		stop = l.start(t, atOnce)
 		if err := l.admin.Get(t.Context(), client.ObjectKeyFromObject(n), n); err == nil && n.DeletionTimestamp == nil {
 			l.ready(n, "True Serving")
 			l.filled(n.Name)
