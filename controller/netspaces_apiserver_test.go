@@ -476,7 +476,7 @@ type breaker struct {
 var errBroken = errors.New("the controller ended here")
 
 func (b *breaker) wrap(next http.RoundTripper) http.RoundTripper {
-	return tripper(func(r *http.Request) (*http.Response, error) {
+	return roundTrip(func(r *http.Request) (*http.Response, error) {
 		writes := r.Method != http.MethodGet && slices.ContainsFunc([]string{"/netspaces", "/subnets", "/ippools", "/ipblocks", "/network-attachment"}, func(s string) bool {
 			return strings.Contains(r.URL.Path, s)
 		})
@@ -503,9 +503,9 @@ func (b *breaker) wrap(next http.RoundTripper) http.RoundTripper {
 	})
 }
 
-type tripper func(*http.Request) (*http.Response, error)
+type roundTrip func(*http.Request) (*http.Response, error)
 
-func (f tripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // TestNetspaceInterrupted: the controller ends at each write, of making as of giving back, and the next one goes on: nothing is lost and
 // nothing double.
