@@ -4,6 +4,7 @@ package rest
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -89,11 +90,11 @@ func shell(t *testing.T, dir, commands string) string {
 	cmd.Dir = dir
 	out, err := cmd.Output()
 	if err != nil {
-		exit := &exec.ExitError{}
-		if e, ok := err.(*exec.ExitError); ok {
-			exit = e
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			out = append(out, exit.Stderr...)
 		}
-		t.Fatalf("%v\n%s\n%s\n%s", err, commands, out, exit.Stderr)
+		t.Fatalf("%v\n%s\n%s", err, commands, out)
 	}
 	return string(out)
 }

@@ -184,7 +184,7 @@ func (a *api) deleteNetwork(ctx context.Context, in *deleteNamed) (*answer[Delet
 		return nil, err
 	}
 	if len(used) > 0 {
-		return nil, conflict("name", s.Name, "delete these pools first", "%d pools are carved from network %q: %s", len(used), s.Name, some(used))
+		return nil, conflict("name", s.Name, "delete these pools first", "pools are carved from network %q: %s", s.Name, some(used))
 	}
 	own, err := a.owned(ctx, s)
 	if err != nil {
@@ -197,17 +197,26 @@ func (a *api) deleteNetwork(ctx context.Context, in *deleteNamed) (*answer[Delet
 	if err := a.door.check(ctx, need...); err != nil {
 		return nil, err
 	}
-	// The Subnet first: if it may go, the rest, which Kubernetes would collect after it anyway, is taken away at once.
-	all := append([]client.Object{s}, own...)
-	for _, dry := range []Trial{{true}, in.Trial} {
-		for _, o := range all {
-			if err := a.client.Delete(ctx, o, deletion(dry, o)); client.IgnoreNotFound(err) != nil {
-				return nil, err
-			}
-			a.wrote(ctx, dry, "deleted", o)
+	for _, o := range append([]client.Object{s}, own...) {
+		if err := a.client.Delete(ctx, o, deletion(Trial{true}, o)); client.IgnoreNotFound(err) != nil {
+			return nil, err
 		}
 	}
-	return a.deleted(ctx, in.Trial, s, "what is carved from it, or is still returning; GET /v1/networks/"+s.Name+" lists its pools")
+	if err := a.client.Delete(ctx, s, deletion(in.Trial, s)); client.IgnoreNotFound(err) != nil {
+		return nil, err
+	}
+	a.wrote(ctx, in.Trial, "deleted", s)
+	out, err := a.deleted(ctx, in.Trial, s, "addresses that are not yet back from its pools; GET /v1/networks/"+in.Name+" says more. Links and attachments go with it")
+	if err != nil || !out.Body.Gone || in.DryRun {
+		return out, err
+	}
+	for _, o := range own { // Kubernetes would collect them; now is sooner
+		if err := a.client.Delete(ctx, o, deletion(in.Trial, o)); client.IgnoreNotFound(err) != nil {
+			return nil, err
+		}
+		a.wrote(ctx, in.Trial, "deleted", o)
+	}
+	return out, nil
 }
 
 // some of the names, and how many more.

@@ -84,6 +84,35 @@ func TestNetworkLifecycle(t *testing.T) {
 	if there := c.exist(t, c.objects()...); len(there) != 3 {
 		t.Fatalf("after a dry run only %v are there", there)
 	}
+	s := named1(&v1alpha1.Subnet{}, c.name)
+	c.exist(t, s)
+	s.SetFinalizers([]string{"test.berth.dev/wait"})
+	if err := c.admin.Update(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	u.ask(t, "DELETE", "/v1/networks/"+c.name, nil).want(t, 200, &gone)
+	if there := c.exist(t, c.objects()...); gone.Gone || len(there) != 3 {
+		t.Errorf("%+v, and only %v are there while the Subnet waits", gone, there)
+	}
+	c.exist(t, s)
+	s.SetFinalizers(nil)
+	if err := c.admin.Update(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	u.ask(t, "DELETE", "/v1/networks/"+c.name, nil).want(t, 404, nil)
+	c.withRest(t, u)
+}
+
+// withRest makes the network anew and deletes it: what it is made of goes at once.
+func (c *cluster) withRest(t *testing.T, u *user) {
+	t.Helper()
+	for _, o := range c.objects()[1:] { // Kubernetes would collect them; there is no such controller here
+		if err := c.admin.Delete(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	u.ask(t, "POST", "/v1/networks", c.network("10.6.0.0/24")).want(t, 201, nil)
+	var gone Deletion
 	u.ask(t, "DELETE", "/v1/networks/"+c.name, nil).want(t, 200, &gone)
 	if there := c.exist(t, c.objects()...); !gone.Gone || there != nil {
 		t.Errorf("%+v, and there are %v", gone, there)
