@@ -105,7 +105,7 @@ func (c *cluster) start(t *testing.T, change func(*Config), client ...func(*rest
 	cfg := Config{
 		Namespace: systemNamespace, NoLeaderElection: true, MetricsAddress: "0", HealthAddress: "0",
 		Interval: 200 * time.Millisecond, ConfirmAfter: 2 * time.Second, ForgetAfter: time.Hour,
-		ReserveFor: DefaultReserveFor, QuarantineFor: DefaultQuarantineFor, ShrinkAfter: apps.DefaultShrinkAfter,
+		ReserveFor: DefaultReserveFor, QuarantineFor: DefaultQuarantineFor, ShrinkAfter: apps.DefaultShrinkAfter, ReturnAfter: time.Second,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), ManyInProcess: true,
 	}
 	if change != nil {

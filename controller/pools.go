@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -16,6 +17,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/ipam"
+	"github.com/berthdev/berth/ipam/carve"
 )
 
 // Finalizer keeps a deleted pool until none of its addresses is bound or reserved.
@@ -157,12 +160,12 @@ func request(name string) reconcile.Request {
 	return reconcile.Request{NamespacedName: client.ObjectKey{Name: name}}
 }
 
-// poolEvents wakes the pool at once, and soon the others of its network, which may overlap with it. Updates that only change the
-// status, our own, wake nobody.
+// poolEvents wakes the pool at once, and soon the others of its network, which may overlap with it: not carved ones if it is carved, too.
+// Updates that only change the status, our own, wake nobody.
 func (r *poolReconciler) poolEvents() handler.EventHandler {
 	wake := func(ctx context.Context, o client.Object, q queue) {
 		q.Add(request(o.GetName()))
-		r.wakeNetwork(ctx, o.(*v1alpha1.IPPool).Spec.Network, q)
+		r.wakeNetwork(ctx, o.(*v1alpha1.IPPool).Spec.Network, o.(*v1alpha1.IPPool).Spec.Subnet == "", q)
 	}
 	return handler.Funcs{
 		CreateFunc: func(ctx context.Context, e event.CreateEvent, q queue) { wake(ctx, e.Object, q) },
@@ -177,10 +180,19 @@ func (r *poolReconciler) poolEvents() handler.EventHandler {
 	}
 }
 
-// leaseEvents wakes the pools of the lease's network after an interval, in which further changes join in.
+// leaseEvents wakes the pools of the lease's network after an interval, in which further changes join in. Of carved ones these are that
+// which gave it, and that which has the address.
 func (r *poolReconciler) leaseEvents() handler.EventHandler {
 	wake := func(ctx context.Context, o client.Object, q queue) {
-		r.wakeNetwork(ctx, o.(*v1alpha1.IPLease).Spec.Network, q)
+		s := &o.(*v1alpha1.IPLease).Spec
+		var gave v1alpha1.IPPool
+		if err := r.client.Get(ctx, client.ObjectKey{Name: s.Pool}, &gave); err == nil && gave.Spec.Subnet != "" {
+			q.AddAfter(request(s.Pool), statusInterval)
+		}
+		if p := r.carvedFor(ctx, s.Network, s.Address); p != "" && p != s.Pool {
+			q.AddAfter(request(p), statusInterval)
+		}
+		r.wakeNetwork(ctx, s.Network, false, q)
 	}
 	return handler.Funcs{
 		CreateFunc: func(ctx context.Context, e event.CreateEvent, q queue) { wake(ctx, e.Object, q) },
@@ -189,14 +201,37 @@ func (r *poolReconciler) leaseEvents() handler.EventHandler {
 	}
 }
 
-func (r *poolReconciler) wakeNetwork(ctx context.Context, network string, q queue) {
+// carvedFor is the pool that has an address by its block; "" if none has.
+func (r *poolReconciler) carvedFor(ctx context.Context, network, address string) string {
+	a, err := netip.ParseAddr(address)
+	if err != nil {
+		return ""
+	}
+	var b v1alpha1.IPBlock
+	if err := r.client.Get(ctx, client.ObjectKey{Name: carve.Name(network, carve.FirstOf(a))}, &b); err != nil {
+		return ""
+	}
+	block, err := carve.Read(&b)
+	if err != nil {
+		return ""
+	}
+	for _, p := range block.Parts {
+		if p.Owner.Pool != "" && (ipam.Ranges{p.Range}).Contains(a) {
+			return p.Owner.Pool
+		}
+	}
+	return ""
+}
+
+// wakeNetwork wakes its pools after an interval, carved ones only if asked to.
+func (r *poolReconciler) wakeNetwork(ctx context.Context, network string, carved bool, q queue) {
 	var pools v1alpha1.IPPoolList
 	if err := r.client.List(ctx, &pools, client.UnsafeDisableDeepCopy); err != nil {
 		return // the cache is stopping
 	}
 	for i := range pools.Items {
-		if pools.Items[i].Spec.Network == network {
-			q.AddAfter(request(pools.Items[i].Name), statusInterval)
+		if p := &pools.Items[i]; p.Spec.Network == network && (carved || p.Spec.Subnet == "") {
+			q.AddAfter(request(p.Name), statusInterval)
 		}
 	}
 }

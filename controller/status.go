@@ -88,7 +88,7 @@ func poolStatus(pool *v1alpha1.IPPool, others []v1alpha1.IPPool, leases []v1alph
 	} else {
 		set(v1alpha1.PoolExhausted, metav1.ConditionFalse, reasonFree, "each family has free addresses")
 	}
-	if shared := overlaps(p, others); len(shared) > 0 {
+	if shared := overlaps(p, pool.Spec.Subnet != "", others); len(shared) > 0 {
 		set(v1alpha1.PoolOverlapping, metav1.ConditionTrue, reasonOverlap, strings.Join(shared, "; "))
 	} else {
 		set(v1alpha1.PoolOverlapping, metav1.ConditionFalse, reasonAlone, fmt.Sprintf("no other pool of network %q has these addresses", p.Network))
@@ -158,12 +158,14 @@ func cidrsOf(pool *v1alpha1.IPPool) string {
 
 // overlaps names the pools of the same network that have addresses of p, and which. Such pools are safe, since the name of the
 // lease is the lock, but their counts of free addresses are not independent.
-func overlaps(p *ipam.Pool, others []v1alpha1.IPPool) []string {
+//
+// Of two pools that are carved the blocks say who has what, so they are not looked at: there may be thousands.
+func overlaps(p *ipam.Pool, carved bool, others []v1alpha1.IPPool) []string {
 	const most = 5 // pools that are named
 	var out []string
 	for i := range others {
 		o := &others[i]
-		if o.Name == p.Name || o.Spec.Network != p.Network {
+		if o.Name == p.Name || o.Spec.Network != p.Network || carved && o.Spec.Subnet != "" {
 			continue
 		}
 		q, err := ipam.Compile(o)

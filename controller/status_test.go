@@ -136,7 +136,7 @@ func TestOverlapsNamesAFewOnly(t *testing.T) {
 	for _, name := range []string{"b", "c", "d", "e", "f", "g"} {
 		others = append(others, *pool(name, "net", subnet("10.6.0.0/24")))
 	}
-	got := overlaps(p, others)
+	got := overlaps(p, false, others)
 	if len(got) != 6 || got[5] != "and others" {
 		t.Errorf("got %q", got)
 	}

@@ -59,7 +59,7 @@ func command(run runFunc) *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("%w; set --kubeconfig where there is no service account", err)
 			}
-			rc.QPS, rc.Burst = 50, 100
+			rc.QPS, rc.Burst = 200, 400 // a thousand pools at once are 4000 writes
 			rc.UserAgent = "berth-controller/" + version
 			return run(cmd.Context(), rc, cfg)
 		},

@@ -27,9 +27,9 @@ const watchEvents = "events of ipleases"
 
 var watchLine = regexp.MustCompile(`^apiserver_watch_events_total\{.*group="berth\.dev".*[Ii][Pp][Ll]ease.*\} (\S+)$`)
 
-// askedFor are all resources that the agent's role lets it read or write. The API server asks itself for others.
+// askedFor are all resources that the agent's role lets it read or write, and those of carving. The API server asks itself for others.
 var askedFor = map[string]bool{
-	"configmaps": true, "events": true, "ipleases": true, "ippools": true, "namespaces": true, "nodes": true, "pods": true, "servicecidrs": true,
+	"configmaps": true, "events": true, "ipblocks": true, "ipleases": true, "ippools": true, "namespaces": true, "nodes": true, "pods": true, "servicecidrs": true, "subnets": true,
 }
 
 // parseCounts of requests for resources. Long-running ones (WATCH) count when they end, and are no part of an ADD.
@@ -63,8 +63,8 @@ func parseCounts(metrics []byte) requestCounts {
 	return counts
 }
 
-func (n *node) counts(ctx context.Context) (requestCounts, error) {
-	client, err := kubernetes.NewForConfig(n.rest)
+func (c *control) counts(ctx context.Context) (requestCounts, error) {
+	client, err := kubernetes.NewForConfig(c.rest)
 	if err != nil {
 		return nil, err
 	}
