@@ -238,12 +238,18 @@ func each(f func(q queue, old, o object)) handler.TypedEventHandler[object, v1al
 func (r *reconciler) follow(ctx context.Context, owner v1alpha1.PoolOwner) error {
 	kind := gvkOf(owner)
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.followed[kind] {
+	followed := r.followed[kind]
+	r.mu.Unlock()
+	if followed {
 		return nil
 	}
 	if err := r.custom.mayList(ctx, kind); err != nil {
 		return err // which a watch would only log, for ever
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.followed[kind] {
+		return nil
 	}
 	if err := r.watch(kind); err != nil {
 		return fmt.Errorf("watch %s: %w", kind.GroupKind(), err)
