@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
@@ -96,6 +97,7 @@ type Agent struct {
 	lock    keyLock // of an interface of a sandbox: one verb at a time
 	notes   *notes  // which delegates may have something
 	nads    nadclient.Interface
+	nodes   corev1client.NodeInterface
 	lost    workqueue.TypedInterface[*v1alpha1.IPLease] // leases that this node holds no longer
 	clash   *conflicts                                  // addresses that others use
 	serving *serving
@@ -167,6 +169,7 @@ func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*
 		events:      broadcaster.NewRecorder(scheme.Scheme, "berth-agent"),
 		startEvents: broadcaster.StartRecordingToSinkWithContext,
 		nads:        nads,
+		nodes:       client.CoreV1().Nodes(),
 		owners: &owners{client: objects, kinds: restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client.Discovery())),
 			above: map[v1alpha1.PoolOwner]aboveOf{}},
 		links:    kernelLinks{},

@@ -75,9 +75,12 @@ func patchCondition(ctx context.Context, client kubernetes.Interface, node strin
 // forgetPatience is how long cleanup waits for an API server that may be away.
 const forgetPatience = 5 * time.Second
 
-// ForgetCondition takes the condition off a node.
+// ForgetCondition takes the condition off a node, and what was told of its links.
 func ForgetCondition(ctx context.Context, client kubernetes.Interface, node string) error {
 	ctx, cancel := context.WithTimeout(ctx, forgetPatience)
 	defer cancel()
+	if err := annotateNode(ctx, client.CoreV1().Nodes(), node, nil); err != nil {
+		return err
+	}
 	return patchCondition(ctx, client, node, map[string]any{"$patch": "delete", "type": ServicePathCondition})
 }

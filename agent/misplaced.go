@@ -26,6 +26,7 @@ func (a *Agent) followMisplaced(ctx context.Context) error {
 	if !cache.WaitForCacheSync(ctx.Done(), nads.HasSynced) {
 		return ctx.Err()
 	}
+	go a.tellParents(ctx, nads.GetStore())
 	config := func(key string) (string, bool) {
 		o, ok, _ := nads.GetStore().GetByKey(key)
 		if !ok {

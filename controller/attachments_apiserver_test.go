@@ -23,6 +23,7 @@ import (
 	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/controller/attachments"
 	"github.com/berthdev/berth/ipam/store/apitest"
+	"github.com/berthdev/berth/nad"
 )
 
 // withNetworks installs the kind NetworkAttachmentDefinition, as Multus does.
@@ -152,13 +153,18 @@ func TestProblemsOnAPIServer(t *testing.T) {
 	c.wantProblem(t, n, fmt.Sprintf("this namespace is of netspace %q", name))
 	c.remove(t, s)
 	c.wantProblem(t, n, "")
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{nad.ParentsAnnotation: master + ".12=-"}}}
+	c.create(t, node)
+	c.wantProblem(t, n, fmt.Sprintf(`master "%s.12": no node has it, by the word of %s`, master, name))
+	c.edit(t, node, func() { node.Annotations[nad.ParentsAnnotation] = master + ".12=9000/12" })
+	c.wantProblem(t, n, "")
 	c.edit(t, n, func() { n.Spec.Config = `{"type": "macvlan", "ipam": {"type": "berth", "ippool": "a"}}` })
 	c.wantProblem(t, n, "ipam ippool: unknown key")
 	c.edit(t, n, func() { n.Spec.Config = `{"type": "macvlan", "ipam": {"type": "berth"}}` })
 	c.wantProblem(t, n, "")
 	c.eventually(t, func() error { // events come after
 		told, mended := c.events(t, ns, "users", "AttachmentProblem"), c.events(t, ns, "users", "AttachmentMended")
-		if len(told) != 6 || len(mended) < 1 {
+		if len(told) != 7 || len(mended) < 1 {
 			return fmt.Errorf("events %q, %q", told, mended)
 		}
 		return nil

@@ -30,6 +30,7 @@ import (
 	"github.com/berthdev/berth/controller/netspaces"
 	management "github.com/berthdev/berth/controller/rest"
 	"github.com/berthdev/berth/controller/subnets"
+	"github.com/berthdev/berth/nad"
 )
 
 // Name of the controller in events, and of its leader election lease.
@@ -227,6 +228,9 @@ func stripNode(o any) (any, error) {
 		return o, nil
 	}
 	out := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion}}
+	if links, ok := n.Annotations[nad.ParentsAnnotation]; ok {
+		out.Annotations = map[string]string{nad.ParentsAnnotation: links}
+	}
 	out.Spec.Taints = n.Spec.Taints
 	for _, c := range n.Status.Conditions {
 		if c.Type == corev1.NodeReady {

@@ -179,7 +179,11 @@ func unusable(conf *delegate.Config, p *v1alpha1.IPPool, c Cluster) string {
 	default:
 		return fmt.Sprintf("pool %q serves netspace %q only, and this namespace is of %q", p.Name, of, c.Netspace)
 	}
-	if vlan := vlanOf(conf, c); vlan != 0 && p.Spec.VLAN != nil && *p.Spec.VLAN != vlan {
+	if vlan, known := vlanOf(conf, c); known && p.Spec.VLAN != nil && *p.Spec.VLAN != vlan {
+		if vlan == 0 {
+			return fmt.Sprintf("pool %q is of VLAN %d, and master %q is in none; write a master such as %s.%d, or say of an access port which VLAN it is on, by the node annotation %s",
+				p.Name, *p.Spec.VLAN, conf.Parent, conf.Parent, *p.Spec.VLAN, AccessVLANsAnnotation)
+		}
 		return fmt.Sprintf("pool %q is of VLAN %d, and master %q is in VLAN %d; name a pool of that VLAN, or another master", p.Name, *p.Spec.VLAN, conf.Parent, vlan)
 	}
 	if p.Spec.SourceGuard == v1alpha1.SourceGuardRequired && (conf.Type != "macvlan" || conf.Mode != "" && conf.Mode != "bridge") {
@@ -188,15 +192,16 @@ func unusable(conf *delegate.Config, p *v1alpha1.IPPool, c Cluster) string {
 	return ""
 }
 
-// vlanOf the parent of a network (IEEE 802.1Q); 0: it is not known without a node.
-func vlanOf(conf *delegate.Config, c Cluster) int32 {
+// vlanOf the parent of a network (IEEE 802.1Q), 0 for none, as far as it is known.
+func vlanOf(conf *delegate.Config, c Cluster) (vlan int32, known bool) {
 	if conf.Parent == "" || conf.LinkInContainer {
-		return 0
+		return 0, false
 	}
-	if p := c.Parents[conf.Parent]; p.VLAN != 0 {
-		return p.VLAN
+	if p := c.Parents[conf.Parent]; p.VLAN != 0 || p.VLANKnown {
+		return p.VLAN, true
 	}
-	return VLANByName(conf.Parent)
+	vlan = VLANByName(conf.Parent)
+	return vlan, vlan != 0
 }
 
 // VLANByName is the VLAN that the name of a link says, bond0.910, which is how people, and HostNetworks, name VLAN links; 0: none.

@@ -57,8 +57,10 @@ func TestProblems(t *testing.T) {
 			aPool("strict", func(s *v1alpha1.IPPoolSpec) { s.SourceGuard = v1alpha1.SourceGuardRequired }, "10.4.0.0/16"),
 			aPool("uncarved", func(s *v1alpha1.IPPoolSpec) { s.Subnet = "total" }),
 		},
-		Guests:  map[string]bool{"team": true},
-		Parents: ParentsOf([]v1alpha1.HostNetwork{network}),
+		Guests: map[string]bool{"team": true},
+		Parents: ParentsOf([]v1alpha1.HostNetwork{network}, map[string]string{
+			"node-a": "eth0=1500,eth1=1500/910,eth2=1500,eth9=-", "node-b": "eth0=9000,eth1=-,eth2=1500/910,eth9=-",
+		}),
 	}
 	member := cluster
 	member.Netspace = "team"
@@ -95,12 +97,17 @@ func TestProblems(t *testing.T) {
 		{name: "guard", config: conf(`"ippools": "strict", "steering": "Never"`, `"mode": "private"`), want: []string{`pool "strict" has sourceGuard Required`}},
 		{name: "MTU", config: conf("", `"master": "bond0", "mtu": 9001`), want: []string{`mtu 9001 is more than that of its master "bond0", 9000`}},
 		{name: "MTU of none", config: conf("", `"master": "bond0", "mtu": "9000"`), want: []string{`mtu "9000" is no number`}},
-		{name: "MTU of a parent that is not known", config: conf("", `"master": "eth0", "mtu": 9001`)},
+		{name: "MTU of a parent that is not known", config: conf("", `"master": "eth8", "mtu": 9001`)},
+		{name: "MTU of some node", config: conf("", `"master": "eth0", "mtu": 9000`), want: []string{`mtu 9000 is more than that of its master "eth0", 1500`}},
+		{name: "parent that no node has", config: conf("", `"master": "eth9"`), want: []string{`master "eth9": no node has it, by the word of node-a, node-b`}},
+		{name: "parent that some node has not", config: conf(`"ippools": "p910"`, `"master": "eth1"`)},
+		{name: "VLAN of a parent that is in none", config: conf(`"ippools": "p910"`, `"master": "eth0"`), want: []string{`pool "p910" is of VLAN 910, and master "eth0" is in none`}},
+		{name: "VLAN of which nodes do not agree", config: conf(`"ippools": "p910"`, `"master": "eth2"`)},
 		{name: "parent missing", config: conf("", `"master": "bond0.911"`), want: []string{`master "bond0.911": HostNetwork "lan" has not made it on node-b (no link eth2)`}},
 		{name: "VLAN by name", config: conf(`"ippools": "p910"`, `"master": "eth7.12"`), want: []string{`pool "p910" is of VLAN 910, and master "eth7.12" is in VLAN 12`}},
 		{name: "VLAN by HostNetwork", config: conf(`"ippools": "p910"`, `"master": "bond0.911"`), want: []string{"has not made it", `pool "p910" is of VLAN 910, and master "bond0.911" is in VLAN 911`}},
 		{name: "VLAN of a bond: perhaps an access port", config: conf(`"ippools": "p910"`, `"master": "bond0"`)},
-		{name: "VLAN not known", config: conf(`"ippools": "p910"`, `"master": "eth0"`)},
+		{name: "VLAN not known", config: conf(`"ippools": "p910"`, `"master": "eth8"`)},
 		{name: "VLAN of the default route's link", config: conf(`"ippools": "p910"`, "")},
 		{name: "guest", config: conf(`"ippools": "team"`, "")},
 		{name: "no guest", config: conf(`"ippools": "closed"`, ""), want: []string{`pool "closed" serves netspace "closed" only, this namespace is of none`}},
@@ -140,7 +147,7 @@ func TestParentsOf(t *testing.T) {
 	want := map[string]Parent{"eth0.12": {
 		MTU: 1500, VLAN: 12, Missing: `HostNetwork "a" has not made it on node-0, node-1, node-2 and 2 more`,
 	}}
-	if diff := cmp.Diff(want, ParentsOf([]v1alpha1.HostNetwork{a, b})); diff != "" {
+	if diff := cmp.Diff(want, ParentsOf([]v1alpha1.HostNetwork{a, b}, nil)); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 }

@@ -68,6 +68,7 @@ func awaitKind(ctx context.Context, mapper meta.RESTMapper, log logr.Logger) boo
 type snapshot struct {
 	pools      []v1alpha1.IPPool
 	networks   []v1alpha1.HostNetwork
+	told       map[string]string // by nodes of their links
 	netspaces  ipam.Netspaces
 	namespaces []corev1.Namespace
 }
@@ -80,8 +81,9 @@ func look(ctx context.Context, c client.Client) (snapshot, error) {
 		networks  v1alpha1.HostNetworkList
 		netspaces v1alpha1.NetspaceList
 		ns        corev1.NamespaceList
+		nodes     corev1.NodeList
 	)
-	for _, list := range []client.ObjectList{&pools, &networks, &netspaces, &ns} {
+	for _, list := range []client.ObjectList{&pools, &networks, &netspaces, &ns, &nodes} {
 		if err := c.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
 			return s, err
 		}
@@ -91,13 +93,21 @@ func look(ctx context.Context, c client.Client) (snapshot, error) {
 		all[i] = &netspaces.Items[i]
 	}
 	s.pools, s.networks, s.namespaces = pools.Items, networks.Items, ns.Items
+	s.told = map[string]string{}
+	for i := range nodes.Items {
+		if text := nodes.Items[i].Annotations[nad.ParentsAnnotation]; text != "" {
+			s.told[nodes.Items[i].Name] = text
+		}
+	}
 	s.netspaces, _ = ipam.NewNetspaces(all) // package netspaces tells what is malformed
 	return s, nil
 }
 
+func (s snapshot) parents() map[string]nad.Parent { return nad.ParentsOf(s.networks, s.told) }
+
 // cluster as a network of that namespace sees it.
 func (s snapshot) cluster(namespace string) nad.Cluster {
-	c := nad.Cluster{Pools: s.pools, Parents: nad.ParentsOf(s.networks), Guests: map[string]bool{}}
+	c := nad.Cluster{Pools: s.pools, Parents: s.parents(), Guests: map[string]bool{}}
 	for _, n := range s.netspaces {
 		c.Guests[n.Name] = n.Guests
 	}

@@ -53,6 +53,7 @@ func (r *checker) setup(mgr ctrl.Manager) error {
 		Watches(&v1alpha1.HostNetwork{}, onAnyStatus(all)).
 		Watches(&v1alpha1.Netspace{}, all).
 		Watches(&corev1.Namespace{}, onLabels(all)).
+		Watches(&corev1.Node{}, onParents(all)).
 		Complete(r)
 }
 

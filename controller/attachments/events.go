@@ -9,6 +9,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/berthdev/berth/nad"
 )
 
 type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
@@ -40,6 +42,17 @@ func onLabels(f handler.Funcs) handler.Funcs {
 	create := f.CreateFunc
 	f.UpdateFunc = func(ctx context.Context, e event.UpdateEvent, q queue) {
 		if !maps.Equal(e.ObjectOld.GetLabels(), e.ObjectNew.GetLabels()) || gone(e.ObjectOld) != gone(e.ObjectNew) {
+			create(ctx, event.CreateEvent{Object: e.ObjectNew}, q)
+		}
+	}
+	return f
+}
+
+// onParents wakes by what nodes tell of their links.
+func onParents(f handler.Funcs) handler.Funcs {
+	create := f.CreateFunc
+	f.UpdateFunc = func(ctx context.Context, e event.UpdateEvent, q queue) {
+		if e.ObjectOld.GetAnnotations()[nad.ParentsAnnotation] != e.ObjectNew.GetAnnotations()[nad.ParentsAnnotation] {
 			create(ctx, event.CreateEvent{Object: e.ObjectNew}, q)
 		}
 	}

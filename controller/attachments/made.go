@@ -12,7 +12,7 @@ import (
 // First is the network that a Subnet just made wants in a namespace, while no pool is carved from it. Who makes a Subnet and does not want to
 // wait for the controller makes it like this; the controller then finds its own, and keeps it.
 func First(sub *v1alpha1.Subnet, namespace string, networks []v1alpha1.HostNetwork) *nadv1.NetworkAttachmentDefinition {
-	parents := nad.ParentsOf(networks)
+	parents := nad.ParentsOf(networks, nil)
 	return made(client.ObjectKey{Namespace: namespace, Name: sub.Name}, config(sub.Name, sub.Spec.Parent, []string{sub.Name}, parents), sub)
 }
 

@@ -71,7 +71,7 @@ func ofSubnet(sub *v1alpha1.Subnet, s snapshot) []network {
 		// network.
 		pools = []string{sub.Name}
 	}
-	return []network{{sub.Name, in, config(sub.Name, sub.Spec.Parent, pools, nad.ParentsOf(s.networks))}}
+	return []network{{sub.Name, in, config(sub.Name, sub.Spec.Parent, pools, nad.ParentsOf(s.networks, nil))}}
 }
 
 // ofNetspace are the networks of a Netspace, in each namespace of it: one of its share, named as the netspace is, and one of each subnet
@@ -84,7 +84,7 @@ func ofNetspace(n *v1alpha1.Netspace, subnets []v1alpha1.Subnet, s snapshot) (ou
 	if len(in) == 0 {
 		return nil
 	}
-	parents := nad.ParentsOf(s.networks)
+	parents := nad.ParentsOf(s.networks, nil)
 	for i := range subnets {
 		sub := &subnets[i]
 		share := sub.Name == n.Status.Subnet

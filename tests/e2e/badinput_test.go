@@ -55,6 +55,12 @@ func TestBadInput(t *testing.T) {
 	bare := s.start("no-ipam", onNode(nodeA), note(networks, "no-ipam"), note(ippool, pool))
 	s.event(bare, "AnnotationWithoutEffect", ippool, "net1: NetworkAttachmentDefinition "+s.name+"/no-ipam has no ipam section")
 	s.event(s.pod("no-parent", onNode(nodeA), note(networks, "no-parent"), note(ippool, pool)), "FailedCreatePodSandBox", "Link not found")
+	// What is wrong with a network is told of the network, too, without a pod.
+	for name, word := range map[string]string{
+		"typo": "ipam ippol: unknown key", "wrong-type": "ipam ippools: is neither a list", "no-parent": `master "eth7": no node has it, by the word of node-a, node-b`,
+	} {
+		s.problem(name, word)
+	}
 	for i, tt := range cases {
 		t.Run(tt.name, func(t *testing.T) {
 			s := s.as(t)

@@ -51,7 +51,7 @@ func (s *space) netspaceIs(n *v1alpha1.Netspace, words ...string) {
 	})
 }
 
-// network is a NetworkAttachmentDefinition that the controller makes.
+// networkNamed is a NetworkAttachmentDefinition.
 func networkNamed(namespace, name string) *unstructured.Unstructured {
 	u := &unstructured.Unstructured{}
 	u.SetAPIVersion("k8s.cni.cncf.io/v1")
@@ -59,6 +59,21 @@ func networkNamed(namespace, name string) *unstructured.Unstructured {
 	u.SetNamespace(namespace)
 	u.SetName(name)
 	return u
+}
+
+// problem waits for the annotation of a network of the space to say it.
+func (s *space) problem(name, word string) {
+	s.Helper()
+	eventually(s, patience, "problem of network "+name, func(ctx context.Context) error {
+		u := networkNamed(s.name, name)
+		if err := on.Get(ctx, client.ObjectKeyFromObject(u), u); err != nil {
+			return err
+		}
+		if is := u.GetAnnotations()["berth.dev/problem"]; !strings.Contains(is, word) {
+			return fmt.Errorf("problem %q, want %q", is, word)
+		}
+		return nil
+	})
 }
 
 // TestNetspaces: two tenants of one Subnet get pools and networks of their own; neither gets an address by the other's pool or network, and
@@ -120,16 +135,7 @@ func TestNetspaces(t *testing.T) {
 
 	// A network that a person makes with the other's pool is told of before any pod.
 	other.underlay("theirs", map[string]any{"ippools": []string{a.Name}})
-	eventually(t, patience, "problem of network theirs", func(ctx context.Context) error {
-		u := networkNamed(other.name, "theirs")
-		if err := on.Get(ctx, client.ObjectKeyFromObject(u), u); err != nil {
-			return err
-		}
-		if is := u.GetAnnotations()["berth.dev/problem"]; !strings.Contains(is, fmt.Sprintf("serves netspace %q only", a.Name)) {
-			return fmt.Errorf("problem %q", is)
-		}
-		return nil
-	})
+	other.problem("theirs", fmt.Sprintf("serves netspace %q only", a.Name))
 
 	// One goes: not before its pods, and with all that it had.
 	must(t, on.Delete(t.Context(), b))
