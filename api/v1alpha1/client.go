@@ -14,6 +14,8 @@ type (
 	SubnetClient   = gentype.ClientWithList[*Subnet, *SubnetList]
 	BlockClient    = gentype.ClientWithList[*IPBlock, *IPBlockList]
 	NetspaceClient = gentype.ClientWithList[*Netspace, *NetspaceList]
+
+	HostNetworkClient = gentype.ClientWithList[*HostNetwork, *HostNetworkList]
 )
 
 // NewClients for pools and leases, over one connection.
@@ -50,6 +52,16 @@ func NewNetspaceClient(cfg *rest.Config) (*NetspaceClient, error) {
 	}
 	return gentype.NewClientWithList("netspaces", c, params, "",
 		func() *Netspace { return &Netspace{} }, func() *NetspaceList { return &NetspaceList{} }), nil
+}
+
+// NewHostNetworkClient for HostNetworks.
+func NewHostNetworkClient(cfg *rest.Config) (*HostNetworkClient, error) {
+	c, params, err := newRESTClient(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return gentype.NewClientWithList("hostnetworks", c, params, "",
+		func() *HostNetwork { return &HostNetwork{} }, func() *HostNetworkList { return &HostNetworkList{} }), nil
 }
 
 // newRESTClient of this group.

@@ -10,8 +10,16 @@ import (
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,shortName=hnet
 // +kubebuilder:subresource:status
-// +kubebuilder:printcolumn:name="Nodes",type=integer,JSONPath=`.status.ready`
+// +kubebuilder:printcolumn:name="Bond",type=string,JSONPath=`.spec.bond.name`
+// +kubebuilder:printcolumn:name="Parent",type=string,JSONPath=`.spec.parent`
+// +kubebuilder:printcolumn:name="VLANs",type=string,JSONPath=`.spec.vlans`
+// +kubebuilder:printcolumn:name="Ready",type=integer,JSONPath=`.status.ready`
+// +kubebuilder:printcolumn:name="Nodes",type=integer,JSONPath=`.status.selected`
+// +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=`.spec.bond.mode`,priority=1
+// +kubebuilder:printcolumn:name="MTU",type=integer,JSONPath=`.spec.mtu`,priority=1
+// +kubebuilder:printcolumn:name="Messages",type=string,JSONPath=`.status.nodes[*].message`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule=`self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')`,messageExpression=`'metadata.name "' + self.metadata.name + '" is not a DNS label (at most 63 characters of a-z, 0-9 and "-", no dot): links carry it in their alias'`
 type HostNetwork struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -21,23 +29,31 @@ type HostNetwork struct {
 }
 
 // HostNetworkSpec is what a person writes.
+//
+// +kubebuilder:validation:XValidation:rule=`has(self.bond) != has(self.parent)`,messageExpression=`has(self.bond) ? 'bond and parent exclude each other: VLANs are made on the bond, or on the parent; take parent ' + self.parent + ' out' : 'neither bond nor parent; say which bond to make, or on which link of the nodes to make VLANs'`,fieldPath=".bond"
+// +kubebuilder:validation:XValidation:rule=`!has(self.parent) || has(self.vlans) && self.vlans.size() > 0`,messageExpression=`'nothing is made on parent ' + self.parent + '; name VLANs in vlans'`,fieldPath=".vlans"
+// +kubebuilder:validation:XValidation:rule=`!has(self.vlans) || !has(self.bond) && !has(self.parent) || self.vlans.all(v, (has(self.bond) ? self.bond.name : self.parent).size() + 1 + string(v).size() <= 15)`,messageExpression=`'a link name has at most 15 characters, and a VLAN on ' + (has(self.bond) ? self.bond.name : self.parent) + ' would have more, as ' + (has(self.bond) ? self.bond.name : self.parent) + '.ID; use a shorter name'`,fieldPath=".vlans"
+// +kubebuilder:validation:XValidation:rule=`!has(self.moveAddresses) || !self.moveAddresses || has(self.bond)`,message=`moveAddresses is for members of a bond; a parent keeps its addresses`,fieldPath=".moveAddresses"
 type HostNetworkSpec struct {
 	// NodeSelector selects nodes by their labels. Empty: all.
+	//
+	// +kubebuilder:validation:XValidation:rule=`!has(self.matchExpressions) || self.matchExpressions.all(e, e.operator in ['In', 'NotIn'] ? has(e.values) && e.values.size() > 0 : e.operator in ['Exists', 'DoesNotExist'] && (!has(e.values) || e.values.size() == 0))`,message=`nodeSelector: operators are In and NotIn (with values), Exists and DoesNotExist (without values)`
 	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
 	// Bond to make; without one Parent must be there.
 	Bond *Bond `json:"bond,omitempty"`
-	// Parent is a link that is there already, for VLANs without a bond of ours.
+	// Parent is a link that is there already, for VLANs without a bond of ours. It may be the bond of another HostNetwork.
 	//
 	// +kubebuilder:validation:MaxLength=15
+	// +kubebuilder:validation:XValidation:rule=`self.matches('^[^\\s/:%]+$') && !(self in ['.', '..', 'lo'])`,messageExpression=`'parent "' + self + '" is not the name of a link that can carry VLANs'`
 	Parent string `json:"parent,omitempty"`
-	// VLANs to make on the bond or the parent (IEEE 802.1Q): bond0 and 910 make bond0.910.
+	// VLANs to make on the bond or the parent, by their IDs (IEEE 802.1Q): bond0 and 910 make bond0.910.
 	//
 	// +kubebuilder:validation:MaxItems=256
 	// +kubebuilder:validation:items:Minimum=1
 	// +kubebuilder:validation:items:Maximum=4094
 	// +listType=set
 	VLANs []int32 `json:"vlans,omitempty"`
-	// MTU of what is made, in bytes; absent: that of the kernel.
+	// MTU of what is made, in bytes; absent: for a bond that of its members, the least; for a VLAN that of the link below.
 	//
 	// +kubebuilder:validation:Minimum=1280
 	// +kubebuilder:validation:Maximum=65535
@@ -47,11 +63,15 @@ type HostNetworkSpec struct {
 }
 
 // Bond of network interfaces (Linux Documentation/networking/bonding.rst).
+//
+// +kubebuilder:validation:XValidation:rule=`!has(self.primary) || self.primary in self.members`,messageExpression=`'primary ' + self.primary + ' is not among the members ' + self.members.join(', ')`,fieldPath=".primary"
+// +kubebuilder:validation:XValidation:rule=`!has(self.primary) || !has(self.mode) || self.mode == 'active-backup'`,messageExpression=`'primary has no meaning in mode ' + self.mode + '; take it out, or set mode: active-backup'`,fieldPath=".primary"
+// +kubebuilder:validation:XValidation:rule=`!(self.name in self.members)`,messageExpression=`'bond ' + self.name + ' is its own member; give the bond another name'`,fieldPath=".name"
 type Bond struct {
 	// Name of the link.
 	//
 	// +kubebuilder:validation:MaxLength=15
-	// +kubebuilder:validation:Pattern=`^[a-zA-Z0-9][-a-zA-Z0-9_]*$`
+	// +kubebuilder:validation:XValidation:rule=`self.matches('^[a-zA-Z0-9][-a-zA-Z0-9_]*$') && self != 'lo' && !self.startsWith('vmac')`,messageExpression=`'bond name "' + self + '" is not letters, digits, "-" and "_" as in bond0, or taken: lo is the loopback, and vmac... are the service path'`
 	Name string `json:"name"`
 	// Mode of the bond.
 	//
@@ -59,9 +79,10 @@ type Bond struct {
 	Mode BondMode `json:"mode,omitempty"`
 	// Members are at least two interfaces of the node.
 	//
-	// +kubebuilder:validation:MinItems=2
 	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:XValidation:rule=`self.size() >= 2`,messageExpression=`'a bond has at least two members, and ' + (self.size() == 0 ? 'none is named' : self[0] + ' is alone') + '; name another card, or make VLANs on the card itself with parent'`
 	// +kubebuilder:validation:items:MaxLength=15
+	// +kubebuilder:validation:items:XValidation:rule=`self.matches('^[^\\s/:%]+$') && !(self in ['.', '..', 'lo'])`,messageExpression=`'member "' + self + '" is not the name of a network card'`
 	// +listType=set
 	Members []string `json:"members"`
 	// Miimon is the time between looks at the members' links, in milliseconds.
@@ -81,11 +102,17 @@ type Bond struct {
 // +kubebuilder:validation:Enum=balance-rr;active-backup;balance-xor;broadcast;"802.3ad";balance-tlb;balance-alb
 type BondMode string
 
-// HostNetworkStatus is written by the agents, each for its node.
+// HostNetworkStatus is written by the agents, each for its node; the controller counts.
 type HostNetworkStatus struct {
-	// Ready is the number of nodes on which all is as it should be.
-	Ready int64 `json:"ready,omitempty"`
-	// Nodes that are selected.
+	// Ready is the number of nodes on which all is as it should be, of those that are selected.
+	//
+	// +optional
+	Ready int64 `json:"ready"`
+	// Selected is the number of nodes that nodeSelector selects.
+	//
+	// +optional
+	Selected int64 `json:"selected"`
+	// Nodes that are selected, or were, and still have links of it.
 	//
 	// +listType=map
 	// +listMapKey=node
