@@ -249,8 +249,9 @@ func TestDetachedProgram(t *testing.T) {
 }
 
 // TestParentReturns deletes the parent, and with it all of its macvlan links, pods' included.
-func TestParentReturns(t *testing.T) {
-	c := newCluster(t, 1)
+func TestParentReturns(t *testing.T) { deleteAndReturn(t, newCluster(t, 1)) }
+
+func deleteAndReturn(t *testing.T, c *cluster) {
 	n := c.nodes[0]
 	n.start()
 	n.must("sync")

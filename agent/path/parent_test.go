@@ -5,6 +5,7 @@ package path
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -42,6 +43,22 @@ func vlanNIC(c *cluster, n *node) {
 	pair(c.t, n.NS, "trunk", c.wire, port)
 	ip(c.t, c.wire, "link set %s up\nlink add link %s name %s.7 type vlan id 7\nlink set %s.7 master br0 up\n", port, port, port, port)
 	ip(c.t, n.NS, "link set trunk up\nlink add link trunk name eth0 type vlan id 7\n")
+}
+
+// bondVLANNIC has the underlay as VLAN 910 of a bond of two, as a HostNetwork makes it. The bond stays when the VLAN is made anew.
+func bondVLANNIC(c *cluster, n *node) {
+	c.t.Helper()
+	if !strings.Contains(run(c.t, n.NS, "", "ip", "-o", "link", "show"), " bond0:") {
+		ip(c.t, n.NS, "link add bond0 type bond mode active-backup miimon 50\n")
+		for _, slave := range []string{"nic1", "nic2"} {
+			port := fmt.Sprintf("port%d-%s", n.n, slave)
+			pair(c.t, n.NS, slave, c.wire, port)
+			ip(c.t, c.wire, "link set %s master br0 up\n", port)
+			ip(c.t, n.NS, "link set %s master bond0\n", slave)
+		}
+		ip(c.t, n.NS, "link set bond0 up\n")
+	}
+	ip(c.t, n.NS, "link add link bond0 name eth0 type vlan id 910\n")
 }
 
 // TestServiceOnBond: all that TestService does, and again after a bond has changed its port.
@@ -92,6 +109,19 @@ func (n *node) activePort() (name string) {
 func TestServiceOnVLAN(t *testing.T) {
 	netns.NeedVLAN(t)
 	walkServices(t, newClusterOn(t, 2, vlanNIC))
+}
+
+func TestServiceOnBondVLAN(t *testing.T) {
+	netns.NeedBond(t)
+	netns.NeedVLAN(t)
+	walkServices(t, newClusterOn(t, 2, bondVLANNIC))
+}
+
+// TestBondVLANReturns: a VLAN that is made anew gets its vmac again, though the bond below was there all the time.
+func TestBondVLANReturns(t *testing.T) {
+	netns.NeedBond(t)
+	netns.NeedVLAN(t)
+	deleteAndReturn(t, newClusterOn(t, 1, bondVLANNIC))
 }
 
 func TestGatewayOfEachNodeOnBond(t *testing.T) {

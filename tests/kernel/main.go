@@ -46,7 +46,7 @@ func run(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("kernel", flag.ContinueOnError)
 	f.StringVar(&o.dir, "dir", ".lab/kernel", "where kernels are kept")
 	kernels := f.String("kernels", "6.1,6.12", "their versions, as Debian's packages begin")
-	packages := f.String("packages", "bpf,bpf/sock,agent/guards,agent/path,agent/proxy,agent/fast,agent/doctor,agent/trace", "folders of the tests")
+	packages := f.String("packages", "bpf,bpf/sock,agent/guards,agent/path,agent/proxy,agent/fast,agent/doctor,agent/trace,agent/links", "folders of the tests")
 	f.StringVar(&o.run, "run", "", "only tests that match, as of go test")
 	f.DurationVar(&o.timeout, "timeout", 20*time.Minute, "for one package on one kernel")
 	f.BoolVar(&o.verbose, "v", false, "print all that tests say")
