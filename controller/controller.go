@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -27,6 +28,7 @@ import (
 	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/controller/apps"
 	"github.com/berthdev/berth/controller/attachments"
+	"github.com/berthdev/berth/controller/hub"
 	"github.com/berthdev/berth/controller/netspaces"
 	management "github.com/berthdev/berth/controller/rest"
 	"github.com/berthdev/berth/controller/subnets"
@@ -59,6 +61,9 @@ type Config struct {
 	ReturnAfter time.Duration
 	// ShrinkAfter is for how long a workload has needed less, or has been gone, before its pool becomes smaller, or goes.
 	ShrinkAfter time.Duration
+	// Cluster is this cluster's name in the hub, and HubSecret has the hub's kubeconfig; zero: there is no hub.
+	Cluster   string
+	HubSecret types.NamespacedName
 	// LeaseDuration, RenewDeadline, RetryPeriod of the leader election; zero: 15 s, 10 s, 2 s.
 	LeaseDuration, RenewDeadline, RetryPeriod time.Duration
 
@@ -118,7 +123,11 @@ func Run(ctx context.Context, rc *rest.Config, cfg Config) error {
 	if err := attachments.Add(mgr, recorder); err != nil {
 		return err
 	}
-	carver, err := subnets.Add(mgr, subnets.Config{ReturnAfter: cfg.ReturnAfter})
+	blocks, err := blocks(mgr, cfg)
+	if err != nil {
+		return err
+	}
+	carver, err := subnets.Add(mgr, blocks)
 	if err != nil {
 		return err
 	}
@@ -141,6 +150,20 @@ func Run(ctx context.Context, rc *rest.Config, cfg Config) error {
 		return fmt.Errorf("controller: %w", err)
 	}
 	return nil
+}
+
+// blocks by which pools are carved: the cluster's own, and those of a hub.
+func blocks(mgr ctrl.Manager, cfg Config) (subnets.Config, error) {
+	c := subnets.Config{ReturnAfter: cfg.ReturnAfter}
+	if cfg.Cluster == "" {
+		return c, nil
+	}
+	h, err := hub.Add(mgr, hub.Config{Cluster: cfg.Cluster, Secret: cfg.HubSecret})
+	if err != nil {
+		return c, err
+	}
+	c.Blocks, c.Changed, c.Seed = h, h.Changed, cfg.Cluster
+	return c, nil
 }
 
 func options(cfg Config, log logr.Logger) ctrl.Options {

@@ -80,6 +80,19 @@ type IPBlockPart struct {
 	ReturnedAt *metav1.Time `json:"returnedAt,omitempty"`
 }
 
+// Marks of blocks and Subnets of several clusters under one plan.
+const (
+	// LabelCluster, of a block in the hub, repeats spec.cluster.
+	LabelCluster = "berth.dev/cluster"
+	// AnnotationClusterUID, of a block in the hub, is the UID of the cluster that has it: that of its namespace kube-system.
+	AnnotationClusterUID = "berth.dev/cluster-uid"
+	// AnnotationHubBlock, of a block in a member, is the UID of the hub's block of the same name, by which it is the member's; "lost" where
+	// that is another cluster's.
+	AnnotationHubBlock = "berth.dev/hub-block"
+	// AnnotationHubSubnet, of a copy of a hub's Subnet, is the UID of the hub's.
+	AnnotationHubSubnet = "berth.dev/hub-subnet"
+)
+
 // IPBlockList is a list of IPBlocks.
 //
 // +kubebuilder:object:root=true

@@ -35,6 +35,7 @@ type Subnet struct {
 //
 // +kubebuilder:validation:XValidation:rule=`!has(self.attachments) || has(self.parent)`,message=`attachments need a parent, the host link that their interfaces are on; name it in parent, or remove attachments`,fieldPath=".attachments"
 // +kubebuilder:validation:XValidation:rule=`!has(self.attachments) || !has(self.netspace)`,message=`a subnet of a netspace is attached in the netspace's namespaces; remove attachments`,fieldPath=".attachments"
+// +kubebuilder:validation:XValidation:rule=`(has(self.hub) && self.hub) == (has(oldSelf.hub) && oldSelf.hub)`,message=`hub cannot be changed: blocks are claimed by it; make another subnet`,fieldPath=".hub"
 type SubnetSpec struct {
 	// Network names the L2 domain, as in IPPool.
 	//
@@ -74,6 +75,12 @@ type SubnetSpec struct {
 	Attachments *Attachments `json:"attachments,omitempty"`
 	// Hub: the subnet is a copy of the hub's of the same name, and its blocks are claimed there first.
 	Hub bool `json:"hub,omitempty"`
+	// Clusters that may have blocks of the subnet, in a hub. Empty: all of its members.
+	//
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MaxLength=63
+	// +listType=set
+	Clusters []string `json:"clusters,omitempty"`
 }
 
 // Attachments says which namespaces get a NetworkAttachmentDefinition: those named, and those selected.
@@ -138,11 +145,24 @@ type SubnetStatus struct {
 	Total string `json:"total,omitempty"`
 	// Pools carved from the subnet.
 	Pools int64 `json:"pools,omitempty"`
-	// Conditions: Ready (pools can be carved from it), Attached (its attachments are there).
+	// Clusters that have blocks of the subnet, in a hub.
+	//
+	// +listType=map
+	// +listMapKey=name
+	Clusters []ClusterBlocks `json:"clusters,omitempty"`
+	// Conditions: Ready (pools can be carved from it), Attached (its attachments are there), InStep (it is as the hub's).
 	//
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// ClusterBlocks says how many blocks of a subnet another cluster has.
+type ClusterBlocks struct {
+	// Name of the cluster.
+	Name string `json:"name"`
+	// Blocks with addresses of the subnet, of 256 addresses each.
+	Blocks int64 `json:"blocks"`
 }
 
 // SubnetCount counts the addresses of one family, in decimal.
@@ -162,6 +182,8 @@ const (
 	SubnetReady = "Ready"
 	// Attached: the NetworkAttachmentDefinitions of its attachments are there. A Netspace has it, too.
 	Attached = "Attached"
+	// SubnetInStep: a copy of a hub's Subnet is as the hub's is, and blocks can be claimed.
+	SubnetInStep = "InStep"
 )
 
 // SubnetList is a list of Subnets.

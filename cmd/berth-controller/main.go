@@ -9,9 +9,12 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
 	clientgo "k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -37,7 +40,7 @@ type runFunc func(context.Context, *clientgo.Config, controller.Config) error
 
 func command(run runFunc) *cobra.Command {
 	var cfg controller.Config
-	var kubeconfig, level string
+	var kubeconfig, level, hubSecret string
 	cmd := &cobra.Command{
 		Use:           "berth-controller",
 		Short:         "Pool status and garbage collection of Berth; no pod waits for it",
@@ -52,6 +55,9 @@ func command(run runFunc) *cobra.Command {
 			}
 			cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l}))
 			if err := check(cfg); err != nil {
+				return err
+			}
+			if err := hubOf(&cfg, hubSecret); err != nil {
 				return err
 			}
 			cfg.REST.Namespace = cmp.Or(cfg.Namespace, "berth-system")
@@ -86,7 +92,29 @@ func command(run runFunc) *cobra.Command {
 		"time for which addresses that a pool gave back to its Subnet are kept from other pools; longer than an agent's watch may lag")
 	f.DurationVar(&cfg.ShrinkAfter, "shrink-after", apps.DefaultShrinkAfter,
 		"time for which a workload has needed less, or has been gone, before its pool becomes smaller, or goes")
+	f.StringVar(&cfg.Cluster, "cluster-name", "", "name of this cluster in the hub, as a DNS label; with --hub-kubeconfig-secret")
+	f.StringVar(&hubSecret, "hub-kubeconfig-secret", "",
+		"NAMESPACE/NAME of the Secret whose key kubeconfig leads to the hub, the cluster whose Subnets are copied here; with --cluster-name")
 	return cmd
+}
+
+// hubOf checks the two flags that make the cluster a member.
+func hubOf(cfg *controller.Config, secret string) error {
+	if (cfg.Cluster == "") != (secret == "") {
+		return errors.New("--cluster-name and --hub-kubeconfig-secret go together: set both, or neither")
+	}
+	if cfg.Cluster == "" {
+		return nil
+	}
+	if wrong := validation.IsDNS1123Label(cfg.Cluster); len(wrong) > 0 {
+		return fmt.Errorf("--cluster-name %q: %s", cfg.Cluster, strings.Join(wrong, "; "))
+	}
+	namespace, name, ok := strings.Cut(secret, "/")
+	if !ok || namespace == "" || name == "" || strings.Contains(name, "/") {
+		return fmt.Errorf("--hub-kubeconfig-secret %q is not NAMESPACE/NAME, e.g. berth-system/berth-hub", secret)
+	}
+	cfg.HubSecret = types.NamespacedName{Namespace: namespace, Name: name}
+	return nil
 }
 
 func check(cfg controller.Config) error {

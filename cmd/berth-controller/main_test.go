@@ -33,6 +33,12 @@ func TestFlags(t *testing.T) {
 		{name: "negative", args: []string{"--forget-after=-1s"}, want: "--forget-after"},
 		{name: "negative reservation", args: []string{"--reserve-for=-1h"}, want: "--reserve-for"},
 		{name: "no quarantine", args: []string{"--quarantine-for=0s"}, want: "--quarantine-for must be more than 0"},
+		{name: "member", args: []string{"--cluster-name=east", "--hub-kubeconfig-secret=berth-system/berth-hub"}},
+		{name: "member without hub", args: []string{"--cluster-name=east"}, want: "go together"},
+		{name: "hub without name", args: []string{"--hub-kubeconfig-secret=berth-system/berth-hub"}, want: "go together"},
+		{name: "cluster name", args: []string{"--cluster-name=East.1", "--hub-kubeconfig-secret=a/b"}, want: `"East.1"`},
+		{name: "secret", args: []string{"--cluster-name=east", "--hub-kubeconfig-secret=berth-hub"}, want: "NAMESPACE/NAME"},
+		{name: "secret with a path", args: []string{"--cluster-name=east", "--hub-kubeconfig-secret=a/b/c"}, want: "NAMESPACE/NAME"},
 		{name: "log level", args: []string{"--log-level=loud"}, want: "--log-level"},
 		{name: "no kubeconfig", args: []string{"--kubeconfig=/absent"}, want: "/absent"},
 	} {

@@ -3,6 +3,7 @@ package subnets
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -33,6 +34,8 @@ type view struct {
 	avoid   map[ipam.Family]ipam.Ranges
 	// reason and message say why nothing is carved from it; "" if it may be.
 	reason, message string
+	// away says why no further block can be claimed; nil if one can.
+	away error
 }
 
 // look at a Subnet.
@@ -48,11 +51,16 @@ func (c *Carver) look(ctx context.Context, s *v1alpha1.Subnet) (*view, error) {
 		v.subnet, v.reason, v.message = nil, reasonMalformed, err2.Error()
 		return v, nil
 	}
+	if s.Spec.Hub {
+		v.subnet.Begin(c.cfg.Seed)
+	}
 	if v.avoid, err = c.avoid(ctx, network); err != nil {
 		return nil, err
 	}
-	elsewhere, err := c.cfg.Blocks.Elsewhere(ctx, s)
-	if err != nil {
+	elsewhere, err := c.cfg.Blocks.Elsewhere(ctx, s, objects)
+	if errors.Is(err, ErrAway) {
+		v.away = err
+	} else if err != nil {
 		return nil, err
 	}
 	for _, f := range ipam.Families {

@@ -183,7 +183,7 @@ func (l *ledger) failed(ctx context.Context, name string, err error) error {
 		delete(l.own, name)
 		l.mu.Unlock()
 	}
-	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err) {
+	if errors.Is(err, ErrElsewhere) || apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err) {
 		carveConflicts.Inc()
 		return errAgain
 	}

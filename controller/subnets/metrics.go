@@ -16,6 +16,7 @@ const (
 	metricCarved    = "berth_carve_ranges_total"
 	metricConflicts = "berth_carve_conflicts_total"
 	metricBlocks    = "berth_carve_blocks_total"
+	metricClusters  = "berth_subnet_cluster_blocks"
 )
 
 var (
@@ -31,12 +32,17 @@ var (
 	carveBlocks = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: metricBlocks, Help: "Blocks made and deleted.",
 	}, []string{"what"})
+	clusterBlocks = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: metricClusters, Help: "Blocks of a Subnet that another cluster has, in a hub.",
+	}, []string{"subnet", "cluster"})
 
 	blocksMade, blocksDeleted = carveBlocks.WithLabelValues("made"), carveBlocks.WithLabelValues("deleted")
 	addressesForgotten        = carveRanges.WithLabelValues("forgotten")
 )
 
-func init() { metrics.Registry.MustRegister(subnetAddresses, carveRanges, carveConflicts, carveBlocks) }
+func init() {
+	metrics.Registry.MustRegister(subnetAddresses, carveRanges, carveConflicts, carveBlocks, clusterBlocks)
+}
 
 func observe(d carve.Decision) {
 	carveRanges.WithLabelValues("taken").Add(float64(len(d.Take)))
@@ -44,6 +50,10 @@ func observe(d carve.Decision) {
 }
 
 func observeSubnet(s *v1alpha1.Subnet) {
+	clusterBlocks.DeletePartialMatch(prometheus.Labels{"subnet": s.Name})
+	for _, n := range s.Status.Clusters {
+		clusterBlocks.WithLabelValues(s.Name, n.Name).Set(float64(n.Blocks))
+	}
 	for family, c := range map[string]*v1alpha1.SubnetCount{"IPv4": s.Status.IPv4, "IPv6": s.Status.IPv6} {
 		if c == nil {
 			subnetAddresses.DeletePartialMatch(prometheus.Labels{"subnet": s.Name, "family": family})
@@ -57,5 +67,6 @@ func observeSubnet(s *v1alpha1.Subnet) {
 }
 
 func dropMetrics(subnet string) {
+	clusterBlocks.DeletePartialMatch(prometheus.Labels{"subnet": subnet})
 	subnetAddresses.DeletePartialMatch(prometheus.Labels{"subnet": subnet})
 }

@@ -31,6 +31,7 @@ const (
 	reasonShort        = "SubnetExhausted"
 	reasonKept         = "ShrinksLater"
 	reasonRefused      = "PoolRefused"
+	reasonAway         = "HubAway"
 )
 
 // eventRestored tells of a person's edit of what is the controller's.
@@ -151,12 +152,17 @@ func (c poolReconciler) carve(ctx context.Context, pool *v1alpha1.IPPool, s *v1a
 	}
 	d, short := carve.Decide(v.subnet, v.book, ask)
 	v.book.Apply(d, o, s.Name, c.now().Truncate(time.Second))
-	if err := c.ledger.write(ctx, v.subnet.Network, s, v.book, v.objects); err != nil {
+	switch err := c.ledger.write(ctx, v.subnet.Network, s, v.book, v.objects); {
+	case errors.Is(err, ErrAway):
+		return nil, outcome{reason: reasonAway, message: err.Error() + "; the pool keeps what it has", after: again}, nil
+	case err != nil:
 		return nil, outcome{}, err
 	}
 	observe(d)
 	out := outcome{reason: reasonCarved, message: fmt.Sprintf("the pool has its %d addresses of Subnet %q", *pool.Spec.Size, s.Name)}
 	switch {
+	case short != nil && v.away != nil:
+		out = outcome{reason: reasonAway, message: fmt.Sprintf("%s (in the blocks that this cluster has); %s; the pool keeps what it has", short, v.away)}
 	case short != nil:
 		out = outcome{reason: reasonShort, message: short.Error() + "; the pool keeps what it has"}
 	case d.Kept > 0:

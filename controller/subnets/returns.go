@@ -46,6 +46,8 @@ func (c blockReconciler) Reconcile(ctx context.Context, req reconcile.Request) (
 	switch err := c.ledger.write(ctx, network, nil, book, objects); {
 	case errors.Is(err, errAgain):
 		return reconcile.Result{RequeueAfter: soon}, nil
+	case errors.Is(err, ErrAway): // it is kept, empty, and may be carved again
+		return reconcile.Result{RequeueAfter: again}, nil
 	case err != nil:
 		return reconcile.Result{}, err
 	}

@@ -2,7 +2,10 @@ package subnets
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"math/big"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,8 +45,12 @@ func (c subnetReconciler) Reconcile(ctx context.Context, req reconcile.Request) 
 		return reconcile.Result{}, err
 	}
 	owners := v.book.Owners(s.Name)
+	var clusters map[string]int64
+	if v.subnet != nil && !s.Spec.Hub {
+		clusters = v.book.Clusters(v.subnet)
+	}
 	old := s.DeepCopy()
-	s.Status = c.status(v, owners)
+	s.Status = c.status(v, owners, clusters)
 	if !equality.Semantic.DeepEqual(old.Status, s.Status) {
 		if err := c.client.Status().Patch(ctx, &s, client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{})); err != nil {
 			return retry(err)
@@ -51,15 +58,15 @@ func (c subnetReconciler) Reconcile(ctx context.Context, req reconcile.Request) 
 		c.tell(old, &s)
 	}
 	observeSubnet(&s)
-	if s.DeletionTimestamp != nil && len(owners) == 0 {
-		return c.finalize(ctx, &s)
+	if s.DeletionTimestamp != nil && len(owners) == 0 && len(clusters) == 0 {
+		return c.finalize(ctx, &s, v)
 	}
 	return reconcile.Result{}, nil
 }
 
 // finalize lets a Subnet go of which nobody has a part. The last look is at the API server itself, and not before everyone who carves has
 // heard of the deletion.
-func (c subnetReconciler) finalize(ctx context.Context, s *v1alpha1.Subnet) (reconcile.Result, error) {
+func (c subnetReconciler) finalize(ctx context.Context, s *v1alpha1.Subnet, v *view) (reconcile.Result, error) {
 	if !controllerutil.ContainsFinalizer(s, Finalizer) {
 		return reconcile.Result{}, nil
 	}
@@ -71,6 +78,9 @@ func (c subnetReconciler) finalize(ctx context.Context, s *v1alpha1.Subnet) (rec
 		return reconcile.Result{}, err
 	}
 	for i := range blocks.Items {
+		if b, err := carve.Read(&blocks.Items[i]); err == nil && v.subnet != nil && !s.Spec.Hub && len(carve.NewBook(b).Clusters(v.subnet)) > 0 {
+			return reconcile.Result{RequeueAfter: statusInterval}, nil
+		}
 		for _, p := range blocks.Items[i].Spec.Parts {
 			if p.Subnet == s.Name {
 				return reconcile.Result{RequeueAfter: statusInterval}, nil
@@ -89,7 +99,7 @@ func retry(err error) (reconcile.Result, error) {
 	return reconcile.Result{}, client.IgnoreNotFound(err)
 }
 
-func (c subnetReconciler) status(v *view, owners []carve.Owner) v1alpha1.SubnetStatus {
+func (c subnetReconciler) status(v *view, owners []carve.Owner, clusters map[string]int64) v1alpha1.SubnetStatus {
 	s := v.object
 	out := v1alpha1.SubnetStatus{ObservedGeneration: s.Generation, Conditions: append([]metav1.Condition(nil), s.Status.Conditions...)}
 	var cidrs, pools []string
@@ -121,12 +131,16 @@ func (c subnetReconciler) status(v *view, owners []carve.Owner) v1alpha1.SubnetS
 		}
 		out.Free, out.Total = ipam.Readable(free), ipam.Readable(total)
 	}
+	for _, name := range slices.Sorted(maps.Keys(clusters)) {
+		out.Clusters = append(out.Clusters, v1alpha1.ClusterBlocks{Name: name, Blocks: clusters[name]})
+		pools = append(pools, fmt.Sprintf("cluster %q", name))
+	}
 	status, reason, message := metav1.ConditionTrue, reasonServing, "pools can be carved from the subnet"
 	switch {
 	case s.DeletionTimestamp != nil:
 		status, reason, message = metav1.ConditionFalse, reasonDeleting, "the subnet is being deleted"
 		if len(pools) > 0 {
-			message += ", and waits for the addresses of " + some(pools) + "; delete these"
+			message += ", and waits for the addresses of " + some(pools) + "; delete these, or what has them there"
 		}
 	case v.reason != "":
 		status, reason, message = metav1.ConditionFalse, v.reason, v.message
@@ -144,7 +158,7 @@ func (c subnetReconciler) tell(old, s *v1alpha1.Subnet) {
 	after := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.SubnetReady)
 	switch {
 	case before != nil && before.Reason == after.Reason, before == nil && after.Status == metav1.ConditionTrue:
-	case after.Reason == reasonDeleting && s.Status.Pools == 0:
+	case after.Reason == reasonDeleting && s.Status.Pools == 0 && len(s.Status.Clusters) == 0:
 		// Somebody's wish, and nothing in its way.
 	case after.Status == metav1.ConditionTrue:
 		c.recorder.Eventf(s, nil, corev1.EventTypeNormal, after.Reason, "Observe", "%s", after.Message)

@@ -21,6 +21,9 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/berthdev/berth/api/v1alpha1"
 )
@@ -37,6 +40,10 @@ type Config struct {
 	ReturnAfter time.Duration
 	// Blocks makes and deletes blocks; nil: here alone, without a hub.
 	Blocks Blocks
+	// Changed names Subnets whose blocks elsewhere changed; nil: nobody tells.
+	Changed chan event.GenericEvent
+	// Seed says where in a hub's Subnets to look for new blocks first: the cluster's name.
+	Seed string
 	// Workers that carve at a time; 0: 8.
 	Workers int
 }
@@ -88,12 +95,15 @@ func Add(mgr ctrl.Manager, cfg Config) (*Carver, error) {
 }
 
 func (c *Carver) setupSubnets(mgr ctrl.Manager) error {
-	return ctrl.NewControllerManagedBy(mgr).
+	b := ctrl.NewControllerManagedBy(mgr).
 		Named("subnets").
 		Watches(&v1alpha1.Subnet{}, c.subnetsOfSubnet()).
 		Watches(&v1alpha1.IPBlock{}, c.subnetsOfBlock()).
-		Watches(&v1alpha1.IPPool{}, c.subnetsOfPool()).
-		Complete(subnetReconciler{c})
+		Watches(&v1alpha1.IPPool{}, c.subnetsOfPool())
+	if c.cfg.Changed != nil {
+		b.WatchesRawSource(source.Channel(c.cfg.Changed, &handler.EnqueueRequestForObject{}))
+	}
+	return b.Complete(subnetReconciler{c})
 }
 
 func (c *Carver) setupPools(mgr ctrl.Manager) error {

@@ -43,10 +43,14 @@ func (c *Carver) subnetsOfSubnet() handler.EventHandler {
 	})
 }
 
-// subnetsOfBlock wakes, after an interval in which further changes join in, those that had or have parts of the block.
+// subnetsOfBlock wakes, after an interval in which further changes join in, those that had or have parts of the block, or, where another
+// cluster has it, all of its network.
 func (c *Carver) subnetsOfBlock() handler.EventHandler {
-	return watch(func(_ context.Context, q queue, _ bool, objects ...client.Object) {
+	return watch(func(ctx context.Context, q queue, _ bool, objects ...client.Object) {
 		for _, o := range objects {
+			if b := o.(*v1alpha1.IPBlock); b.Spec.Cluster != "" {
+				c.wakeSubnets(ctx, q, b.Spec.Network)
+			}
 			for _, p := range o.(*v1alpha1.IPBlock).Spec.Parts {
 				q.AddAfter(request(p.Subnet), statusInterval)
 			}

@@ -101,8 +101,10 @@ type plane struct {
 	family ipam.Family
 	paired bool
 	// has is what the owner has; half, of a paired subnet, what it has of one family only; old, what it gave up not long ago; free, the
-	// rest that it may take; opened are the addresses of the blocks that exist.
-	has, half, old, free, opened ipam.Ranges
+	// rest that it may take; opened are the addresses of the blocks that exist; barred, of old, what it may not have again.
+	has, half, old, free, opened, barred ipam.Ranges
+	// begin is where blocks are looked for first that are not opened yet.
+	begin netip.Addr
 
 	had map[ipam.Family]ipam.Ranges // as the blocks say, of a paired subnet both as IPv4 addresses
 }
@@ -112,7 +114,7 @@ func planes(s *Subnet, b *Book, ask Ask) (out []plane) {
 		had, old := b.Of(ask.Owner, s.Name, f)
 		return plane{
 			family: f, has: had, old: old.Overlap(s.usable[f]), free: b.Free(s, f, ask.Avoid[f]), opened: b.opened(f),
-			had: map[ipam.Family]ipam.Ranges{f: had},
+			had: map[ipam.Family]ipam.Ranges{f: had}, barred: ask.Avoid[f].Overlap(s.Whole(f)), begin: s.from(f),
 		}
 	}
 	if !s.Paired {
@@ -122,10 +124,10 @@ func planes(s *Subnet, b *Book, ask Ask) (out []plane) {
 		return out
 	}
 	v4, v6 := of(ipam.IPv4), of(ipam.IPv6)
-	for _, rs := range []*ipam.Ranges{&v6.has, &v6.old, &v6.free} {
+	for _, rs := range []*ipam.Ranges{&v6.has, &v6.old, &v6.free, &v6.barred} {
 		*rs = s.partners(*rs)
 	}
-	p := plane{family: ipam.IPv4, paired: true, opened: v4.opened, had: map[ipam.Family]ipam.Ranges{ipam.IPv4: v4.has, ipam.IPv6: v6.has}}
+	p := plane{family: ipam.IPv4, paired: true, opened: v4.opened, begin: v4.begin, barred: join(v4.barred, v6.barred), had: map[ipam.Family]ipam.Ranges{ipam.IPv4: v4.has, ipam.IPv6: v6.has}}
 	mine := func(q plane) ipam.Ranges { return join(join(q.has, q.old), q.free) }
 	all := mine(v4).Overlap(mine(v6))
 	p.has = v4.has.Overlap(v6.has)
@@ -145,14 +147,14 @@ func (p plane) settle(s *Subnet, ask Ask) (ipam.Ranges, error) {
 	need := size - has
 	for _, pick := range []func(uint64) ipam.Ranges{
 		func(n uint64) ipam.Ranges { return few(p.half, n) },
-		func(n uint64) ipam.Ranges { return few(p.old.Subtract(got), n) },
+		func(n uint64) ipam.Ranges { return few(p.old.Subtract(got).Subtract(p.barred), n) },
 		func(n uint64) ipam.Ranges { return p.fresh(n, join(p.has, got)) },
 	} {
 		got = join(got, pick(need-total(got)))
 	}
 	short := &Shortage{Subnet: s.Name, Family: p.family, Size: size, Has: has}
 	if total(got) < need {
-		short.Free = join(join(p.half, p.old), p.free).Count()
+		short.Free = join(join(p.half, p.old.Subtract(p.barred)), p.free).Count()
 		return nil, short
 	}
 	if s.pieces(join(p.has, got)) > maxRanges {

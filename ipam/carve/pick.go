@@ -2,6 +2,7 @@ package carve
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 
 	"github.com/berthdev/berth/api/v1alpha1"
@@ -50,13 +51,28 @@ func (p plane) fresh(n uint64, has ipam.Ranges) ipam.Ranges {
 	if total(inside) == n && len(inside) <= scattered {
 		return inside
 	}
-	if r, ok := first(p.free.Subtract(p.opened), n); ok {
-		return ipam.Ranges{r}
+	unopened := p.free.Subtract(p.opened)
+	before := ipam.Ranges{}
+	if p.begin.IsValid() && p.begin.Prev().IsValid() {
+		before = unopened.Overlap(ipam.Ranges{{From: zero(p.begin), To: p.begin.Prev()}})
+	}
+	for _, rs := range []ipam.Ranges{unopened.Subtract(before), unopened} {
+		if r, ok := first(rs, n); ok {
+			return ipam.Ranges{r}
+		}
 	}
 	if total(inside) == n && len(inside) <= maxRanges/2 {
 		return inside
 	}
 	return few(p.free, n)
+}
+
+// zero is the first address of a's family.
+func zero(a netip.Addr) netip.Addr {
+	if a.Is4() {
+		return netip.IPv4Unspecified()
+	}
+	return netip.IPv6Unspecified()
 }
 
 // first of the ranges that has n addresses, from the block on from which they take the fewest blocks.

@@ -9,6 +9,8 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"hash/fnv"
+	"math/bits"
 	"net/netip"
 	"slices"
 
@@ -24,6 +26,30 @@ type Subnet struct {
 	CIDRs   []CIDR
 
 	usable map[ipam.Family]ipam.Ranges
+	// begin is where among its addresses, as a fraction of 2^64, blocks that are not opened yet are looked for first.
+	begin uint64
+}
+
+// Begin has blocks that are not opened yet looked for from somewhere on that the seed decides, and at last before it: clusters of one hub
+// that begin in different places seldom want the same block at the same time, and have neighbouring ones.
+func (s *Subnet) Begin(seed string) {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(seed)) // never fails
+	// FNV's high bits differ little between names that differ in their last letter.
+	s.begin = h.Sum64() * 0x9e3779b97f4a7c15
+}
+
+// from is the block of a family in which to begin.
+func (s *Subnet) from(f ipam.Family) netip.Addr {
+	at, _ := bits.Mul64(s.begin, total(s.usable[f]))
+	for _, r := range s.usable[f] {
+		if n := Size(r); at >= n {
+			at -= n
+			continue
+		}
+		return FirstOf(after(r.From, at))
+	}
+	return netip.Addr{} // less than any
 }
 
 // CIDR is one of a subnet.

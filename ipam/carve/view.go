@@ -65,6 +65,17 @@ func Tally(s *Subnet, b *Book, avoid map[ipam.Family]ipam.Ranges) map[ipam.Famil
 	return out
 }
 
+// Clusters that have blocks with addresses of a subnet, as a hub knows, and how many.
+func (b *Book) Clusters(s *Subnet) map[string]int64 {
+	out := map[string]int64{}
+	for _, x := range b.blocks {
+		if x.Cluster != "" && len(s.Whole(ipam.FamilyOf(x.First)).Overlap(ipam.Ranges{Range(x.First)})) > 0 {
+			out[x.Cluster]++
+		}
+	}
+	return out
+}
+
 // Owners of parts of a subnet, those given up included, in order.
 func (b *Book) Owners(subnet string) []Owner {
 	seen := map[Owner]bool{}

@@ -32,11 +32,13 @@ import (
 )
 
 // Connect gives the configuration of the API server as it is.
-func Connect(t testing.TB) *rest.Config {
+func Connect(t testing.TB) *rest.Config { t.Helper(); return connect(t, "KUBECONFIG_APISERVER") }
+
+func connect(t testing.TB, variable string) *rest.Config {
 	t.Helper()
-	kubeconfig := os.Getenv("KUBECONFIG_APISERVER")
+	kubeconfig := os.Getenv(variable)
 	if kubeconfig == "" {
-		t.Fatal("KUBECONFIG_APISERVER is not set: run make test-api, which starts an API server and sets it")
+		t.Fatalf("%s is not set: run make test-api, which starts an API server and sets it", variable)
 	}
 	cfg, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
@@ -47,9 +49,12 @@ func Connect(t testing.TB) *rest.Config {
 }
 
 // Config of the API server, with the CRDs installed.
-func Config(t testing.TB) *rest.Config {
+func Config(t testing.TB) *rest.Config { t.Helper(); return ConfigOf(t, "KUBECONFIG_APISERVER") }
+
+// ConfigOf another API server, whose kubeconfig a variable of the environment names, with the CRDs installed.
+func ConfigOf(t testing.TB, variable string) *rest.Config {
 	t.Helper()
-	cfg := Connect(t)
+	cfg := connect(t, variable)
 	_, here, _, _ := runtime.Caller(0)
 	files, err := filepath.Glob(filepath.Join(filepath.Dir(here), "../../../api/v1alpha1/crds/*.yaml"))
 	if err != nil || len(files) == 0 {

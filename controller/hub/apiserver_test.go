@@ -1,0 +1,309 @@
+//go:build apiserver
+
+package hub
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/ipam"
+	"github.com/berthdev/berth/ipam/carve"
+	"github.com/berthdev/berth/ipam/store/apitest"
+)
+
+func clusters(st v1alpha1.SubnetStatus) string {
+	var out []string
+	for _, c := range st.Clusters {
+		out = append(out, fmt.Sprintf("%s %d", c.Name, c.Blocks))
+	}
+	return strings.Join(out, ", ")
+}
+
+// TestCopies: the hub's Subnets come, stay as they are, and go, and those of the member's own are left alone.
+func TestCopies(t *testing.T) {
+	w := newWorld(t)
+	w.hub.start(nil)
+	a := w.members[0]
+	own := &v1alpha1.Subnet{ObjectMeta: metav1.ObjectMeta{Name: apitest.Unique("own")}}
+	own.Spec.Network, own.Spec.CIDRs = w.network, []v1alpha1.SubnetCIDR{{CIDR: "10.9.0.0/24"}}
+	a.create(own.DeepCopy())
+	w.hub.create(own.DeepCopy())
+	s := w.subnet("", "10.6.0.0/22")
+	a.start(nil)
+	a.wantInStep(s, "True InStep")
+	a.wantInStep(own, "False HubNameTaken")
+	a.wantEvent(own.Name, reasonTaken)
+	p := a.pool(s, 20)
+	a.wantHas(p, 20)
+	w.hub.wantStatus(s, "clusters", a.name+" 1", clusters)
+
+	key := &v1alpha1.Subnet{ObjectMeta: metav1.ObjectMeta{Name: s.Name}}
+	a.patch(key, `{"spec":{"vlan":7}}`)
+	a.wantEvent(s.Name, noteRestored)
+	w.hub.patch(key, `{"spec":{"vlan":8}}`)
+	apitest.Eventually(t, "the copy", func() error {
+		var c v1alpha1.Subnet
+		if err := a.admin.Get(t.Context(), client.ObjectKeyFromObject(s), &c); err != nil {
+			return err
+		}
+		if c.Spec.VLAN == nil || *c.Spec.VLAN != 8 || !c.Spec.Hub {
+			return fmt.Errorf("%+v", c.Spec)
+		}
+		return nil
+	})
+	if err := a.admin.Patch(t.Context(), key, client.RawPatch("application/merge-patch+json", []byte(`{"spec":{"hub":false}}`))); !apierrors.IsInvalid(err) {
+		t.Errorf("hub: false of a copy: %v, want a refusal", err)
+	}
+
+	if err := w.hub.admin.Delete(t.Context(), s.DeepCopy()); err != nil {
+		t.Fatal(err)
+	}
+	a.wantInStep(s, "False Withdrawn")
+	w.hub.wantStatus(s, "Ready", "False WaitsForPools", func(st v1alpha1.SubnetStatus) string { return condition(st.Conditions, v1alpha1.SubnetReady) })
+	a.resize(p, 30)
+	a.wantHas(p, 30)
+	a.remove(p)
+	for _, c := range []*cluster{a, w.hub} {
+		apitest.Eventually(t, "the Subnet goes", func() error {
+			if err := c.admin.Get(t.Context(), client.ObjectKeyFromObject(s), &v1alpha1.Subnet{}); !apierrors.IsNotFound(err) {
+				return fmt.Errorf("in %s: %v, %+v", c.name, err, c.blocks())
+			}
+			return nil
+		})
+	}
+	w.wantNoBlocks()
+}
+
+// TestRace has both members, and the hub itself, carve from one Subnet whatever random pools want.
+func TestRace(t *testing.T) {
+	w := newWorld(t)
+	s := w.subnet(v1alpha1.PairingIndex, "10.6.0.0/21", "fd00:6::/117")
+	for _, m := range w.members {
+		m.start(nil)
+		m.start(nil) // without election
+		m.wantInStep(s, "True InStep")
+	}
+	w.hub.start(nil)
+	random := rand.New(rand.NewPCG(5, 7))
+	type wish struct {
+		*cluster
+		name string
+		size int32
+	}
+	wishes := map[int]*wish{}
+	all := []*cluster{w.members[0], w.members[1], w.hub}
+	for range 120 {
+		k, size := random.IntN(12), random.Int32N(200)
+		switch p := wishes[k]; {
+		case p == nil:
+			c := all[k%3]
+			wishes[k] = &wish{c, c.pool(s, size), size}
+		case random.IntN(3) == 0:
+			p.remove(p.name)
+			delete(wishes, k)
+		default:
+			p.resize(p.name, size)
+			p.size = size
+		}
+		w.check()
+	}
+	for _, p := range wishes { // that all of them together fit
+		p.size = 40
+		p.resize(p.name, p.size)
+	}
+	for _, p := range wishes {
+		p.wantHas(p.name, int(2*p.size))
+	}
+	for _, p := range wishes {
+		p.remove(p.name)
+	}
+	w.wantNoBlocks()
+	for _, c := range all {
+		c.wantFree(s, "2046 + 2046")
+	}
+	w.hub.wantStatus(s, "clusters", "", clusters)
+}
+
+// TestHubAway kills the hub: members go on with what they have, through a restart too, and get more when it is back.
+func TestHubAway(t *testing.T) {
+	w := newWorld(t)
+	s := w.subnet(v1alpha1.PairingIndex, "10.6.0.0/20", "fd00:6::/116")
+	a, b := w.members[0], w.members[1]
+	stop := a.start(nil)
+	b.start(nil)
+	p, q := "", ""
+	for _, m := range w.members {
+		m.wantInStep(s, "True InStep")
+	}
+	p, q = a.pool(s, 20), b.pool(s, 20)
+	a.wantHas(p, 40)
+	b.wantHas(q, 40)
+
+	w.lab("kill")
+	up := false
+	defer func() {
+		if !up {
+			w.lab("start")
+		}
+	}()
+	a.wantInStep(s, "False HubAway")
+	a.wantEvent(s.Name, reasonAway)
+	a.resize(p, 50)
+	a.wantHas(p, 100)
+	a.resize(p, 10)
+	a.wantHas(p, 20)
+	stop()
+	stop = a.start(nil)
+	defer stop()
+	small := a.pool(s, 30)
+	a.wantHas(small, 60)
+	large := a.pool(s, 600)
+	a.wantCarved(large, "False HubAway: size 600: wants 600 IPv4 addresses more")
+	b.remove(q)
+	again := b.pool(s, 100) // in the block that is kept
+	b.wantHas(again, 200)
+
+	w.lab("start")
+	up = true
+	a.wantHas(large, 1200)
+	a.wantInStep(s, "True InStep")
+	for _, name := range []string{p, small, large} {
+		a.remove(name)
+	}
+	b.remove(again)
+	w.wantNoBlocks()
+	a.wantFree(s, "4094 + 4094")
+}
+
+// TestVanishedMember: what a member has is nobody else's until a person deletes it in the hub. If it comes back after all, it gets no more of
+// what another one has meanwhile, and claims again what none has.
+func TestVanishedMember(t *testing.T) {
+	w := newWorld(t)
+	w.hub.start(nil)
+	s := w.subnet("", "10.6.0.0/23")
+	a, b := w.members[0], w.members[1]
+	stop := a.start(nil)
+	a.wantInStep(s, "True InStep")
+	p := a.pool(s, 300) // of both blocks
+	a.wantHas(p, 300)
+	stop()
+
+	b.start(nil)
+	b.wantInStep(s, "True InStep")
+	q := b.pool(s, 20)
+	b.wantCarved(q, "False SubnetExhausted")
+
+	blocks := w.hub.blocks()
+	if len(blocks) != 2 || blocks[0].Labels[v1alpha1.LabelCluster] != a.name {
+		t.Fatalf("in the hub: %+v", blocks)
+	}
+	if err := w.hub.admin.DeleteAllOf(t.Context(), &v1alpha1.IPBlock{}, client.MatchingLabels{v1alpha1.LabelCluster: a.name}); err != nil {
+		t.Fatal(err)
+	}
+	b.wantFree(s, "49") // of 510
+	apitest.Eventually(t, "pool "+q, func() error { return b.has(q, 20) })
+
+	a.start(nil)
+	taken := netip.MustParseAddr("10.6.0.0")
+	if r := ranges(b.get(q)); r[0].From.Compare(netip.MustParseAddr("10.6.1.0")) >= 0 {
+		taken = netip.MustParseAddr("10.6.1.0")
+	}
+	a.wantEvent(carve.Name(w.network, taken), noteLost)
+	a.wantInStep(s, "False BlocksLost")
+	before := ranges(a.get(p))
+	a.resize(p, 320)
+	a.resize(p, 310)
+	apitest.Eventually(t, "pool "+p, func() error { return a.has(p, 310) })
+	if more := ranges(a.get(p)).Subtract(before).Overlap(ipam.Ranges{carve.Range(taken)}); len(more) > 0 {
+		t.Errorf("the pool got %s of block %s, which is %s's", more, taken, b.name)
+	}
+	w.hub.wantStatus(s, "clusters", a.name+" 1, "+b.name+" 1", clusters)
+
+	a.remove(p)
+	b.remove(q)
+	w.wantNoBlocks()
+	a.wantInStep(s, "True InStep")
+}
+
+// TestCrash ends a member's controller at each of its writes in turn, here and in the hub, while it makes a pool of pairs in two blocks,
+// and while it gives them back, and has the other member want the same Subnet. Nothing may be in two hands then, and the next controller must come
+// to the same end.
+func TestCrash(t *testing.T) {
+	for _, op := range []string{"carve", "delete"} {
+		for _, done := range []bool{false, true} {
+			for writes := 0; ; writes++ {
+				died := false
+				t.Run(fmt.Sprintf("%s, %d writes, the last one carried out: %t", op, writes, done), func(t *testing.T) {
+					died = crash(t, op, &mortal{writes: writes, done: done, dead: make(chan struct{})})
+				})
+				if !died || t.Failed() {
+					break
+				}
+			}
+		}
+	}
+}
+
+func crash(t *testing.T, op string, m *mortal) bool {
+	w := newWorld(t)
+	s := w.subnet(v1alpha1.PairingIndex, "10.6.0.0/22", "fd00:6::/118")
+	a, b := w.members[0], w.members[1]
+	var p string
+	if op == "delete" {
+		stop := a.start(nil)
+		a.wantInStep(s, "True InStep")
+		p = a.pool(s, 100)
+		a.wantHas(p, 200)
+		stop()
+		a.remove(p)
+	} else {
+		p = a.pool(s, 100)
+	}
+	settled := func() error {
+		w.check()
+		if op == "carve" {
+			return a.has(p, 200)
+		}
+		if n := len(a.blocks()); n > 0 {
+			return fmt.Errorf("%d blocks", n)
+		}
+		return nil
+	}
+	stop := a.start(m)
+	died := false
+	apitest.Eventually(t, "the end", func() error {
+		select {
+		case <-m.dead:
+			died = true
+			return nil
+		default:
+			return settled()
+		}
+	})
+	stop()
+	t.Logf("died: %t, at %s", died, m.what)
+
+	b.start(nil)
+	b.wantInStep(s, "True InStep")
+	q := b.pool(s, 200)
+	stop = a.start(nil)
+	b.wantHas(q, 400)
+	apitest.Eventually(t, "the end, with another controller", settled)
+	w.check()
+	if op == "carve" {
+		a.remove(p)
+	}
+	b.remove(q)
+	w.wantNoBlocks()
+	a.wantFree(s, "1022 + 1022")
+	stop()
+	return died
+}

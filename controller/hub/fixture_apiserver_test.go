@@ -1,0 +1,464 @@
+//go:build apiserver
+
+package hub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/controller/subnets"
+	"github.com/berthdev/berth/ipam"
+	"github.com/berthdev/berth/ipam/carve"
+	"github.com/berthdev/berth/ipam/store/apitest"
+)
+
+// world is three API servers: a hub, and two members, with a network of the test's own.
+type world struct {
+	*testing.T
+	hub     *cluster
+	members [2]*cluster
+	network string
+}
+
+// cluster is one API server.
+type cluster struct {
+	*world
+	name  string // in the hub
+	rc    *rest.Config
+	admin client.Client
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{T: t, network: apitest.Unique("net")}
+	w.hub = w.connect("KUBECONFIG_APISERVER_HUB", "hub")
+	w.members[0] = w.connect("KUBECONFIG_APISERVER", apitest.Unique("east"))
+	w.members[1] = w.connect("KUBECONFIG_APISERVER_B", apitest.Unique("west"))
+	kubeconfig, err := os.ReadFile(os.Getenv("KUBECONFIG_APISERVER_HUB"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range w.members {
+		s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: m.name}, Data: map[string][]byte{KubeconfigKey: kubeconfig}}
+		m.create(s)
+		t.Cleanup(func() { _ = m.admin.Delete(context.Background(), s) })
+	}
+	return w
+}
+
+func (w *world) connect(variable, name string) *cluster {
+	w.Helper()
+	c := &cluster{world: w, name: name, rc: apitest.ConfigOf(w.T, variable)}
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			w.Fatal(err)
+		}
+	}
+	var err error
+	if c.admin, err = client.New(c.rc, client.Options{Scheme: scheme}); err != nil {
+		w.Fatal(err)
+	}
+	w.Cleanup(c.clean)
+	return c
+}
+
+// clean all that there is of the network.
+func (c *cluster) clean() {
+	for _, o := range c.all() {
+		if err := c.admin.Delete(context.Background(), o); client.IgnoreNotFound(err) != nil {
+			c.Error(err)
+		}
+		c.unbind(o)
+	}
+}
+
+func (c *cluster) unbind(o client.Object) {
+	patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
+	if err := c.admin.Patch(context.Background(), o, patch); client.IgnoreNotFound(err) != nil {
+		c.Error(err)
+	}
+}
+
+func (c *cluster) all() (out []client.Object) {
+	ctx := context.Background()
+	var pools v1alpha1.IPPoolList
+	var list v1alpha1.SubnetList
+	for _, l := range []client.ObjectList{&pools, &list} {
+		if err := c.admin.List(ctx, l); err != nil {
+			c.Error(err)
+		}
+	}
+	for i := range pools.Items {
+		if pools.Items[i].Spec.Network == c.network {
+			out = append(out, &pools.Items[i])
+		}
+	}
+	for i := range list.Items {
+		if list.Items[i].Spec.Network == c.network {
+			out = append(out, &list.Items[i])
+		}
+	}
+	blocks := c.blocks()
+	for i := range blocks {
+		out = append(out, &blocks[i])
+	}
+	return out
+}
+
+func (c *cluster) blocks() []v1alpha1.IPBlock {
+	c.Helper()
+	var list v1alpha1.IPBlockList
+	if err := c.admin.List(context.Background(), &list, client.MatchingFields{networkIndex: c.network}); err != nil {
+		c.Fatal(err)
+	}
+	return list.Items
+}
+
+func (c *cluster) create(o client.Object) {
+	c.Helper()
+	if err := c.admin.Create(context.Background(), o); err != nil {
+		c.Fatal(err)
+	}
+}
+
+const short = 200 * time.Millisecond
+
+// start a controller of the cluster; it ends with the test, or by the function returned. The mortal, if there is one, is between it and both
+// API servers.
+func (c *cluster) start(m *mortal) func() {
+	c.Helper()
+	off := true
+	rc, returnAfter := c.rc, time.Nanosecond
+	cfg := Config{Cluster: c.name, Secret: types.NamespacedName{Namespace: "default", Name: c.name}, Interval: short}
+	if m != nil {
+		rc, cfg.wrap = m.into(rc), m.into
+	}
+	mgr, err := ctrl.NewManager(rc, ctrl.Options{
+		Scheme: c.admin.Scheme(), Logger: logr.FromSlogHandler(slog.NewTextHandler(c.Output(), nil)).WithName(c.name),
+		Metrics: server.Options{BindAddress: "0"}, HealthProbeBindAddress: "0", Controller: config.Controller{SkipNameValidation: &off},
+	})
+	if err != nil {
+		c.Fatal(err)
+	}
+	carver := subnets.Config{ReturnAfter: returnAfter}
+	if c.name != "hub" {
+		h, err := Add(mgr, cfg)
+		if err != nil {
+			c.Fatal(err)
+		}
+		carver.Blocks, carver.Changed, carver.Seed = h, h.Changed, c.name
+	}
+	if _, err := subnets.Add(mgr, carver); err != nil {
+		c.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := mgr.Start(ctx); err != nil && ctx.Err() == nil {
+			c.Errorf("controller of %s: %v", c.name, err)
+		}
+	}()
+	stop := sync.OnceFunc(func() { cancel(); <-done })
+	c.Cleanup(stop)
+	return stop
+}
+
+// subnet in the hub, for both members.
+func (w *world) subnet(pairing v1alpha1.Pairing, cidrs ...string) *v1alpha1.Subnet {
+	w.Helper()
+	s := &v1alpha1.Subnet{ObjectMeta: metav1.ObjectMeta{Name: apitest.Unique("plan")}}
+	s.Spec.Network, s.Spec.Pairing = w.network, pairing
+	s.Spec.Clusters = []string{w.members[0].name, w.members[1].name}
+	for _, c := range cidrs {
+		s.Spec.CIDRs = append(s.Spec.CIDRs, v1alpha1.SubnetCIDR{CIDR: c})
+	}
+	w.hub.create(s)
+	return s
+}
+
+func (c *cluster) pool(s *v1alpha1.Subnet, size int32) string {
+	c.Helper()
+	p := &v1alpha1.IPPool{ObjectMeta: metav1.ObjectMeta{Name: apitest.Unique("pool")}}
+	p.Spec.Network, p.Spec.Subnet, p.Spec.Size = c.network, s.Name, &size
+	c.create(p)
+	return p.Name
+}
+
+func (c *cluster) patch(o client.Object, patch string) {
+	c.Helper()
+	if err := c.admin.Patch(context.Background(), o, client.RawPatch(types.MergePatchType, []byte(patch))); err != nil {
+		c.Fatal(err)
+	}
+}
+
+func (c *cluster) resize(pool string, size int32) {
+	c.Helper()
+	c.patch(&v1alpha1.IPPool{ObjectMeta: metav1.ObjectMeta{Name: pool}}, fmt.Sprintf(`{"spec":{"size":%d}}`, size))
+}
+
+// remove a pool as the pools' controller does when it has no lease in use.
+func (c *cluster) remove(pool string) {
+	c.Helper()
+	p := &v1alpha1.IPPool{ObjectMeta: metav1.ObjectMeta{Name: pool}}
+	if err := c.admin.Delete(context.Background(), p); client.IgnoreNotFound(err) != nil {
+		c.Fatal(err)
+	}
+	c.unbind(p)
+}
+
+func (c *cluster) get(pool string) *v1alpha1.IPPool {
+	c.Helper()
+	var p v1alpha1.IPPool
+	if err := c.admin.Get(context.Background(), client.ObjectKey{Name: pool}, &p); err != nil {
+		c.Fatal(err)
+	}
+	return &p
+}
+
+func condition(conditions []metav1.Condition, kind string) string {
+	c := meta.FindStatusCondition(conditions, kind)
+	if c == nil {
+		return "none"
+	}
+	return fmt.Sprintf("%s %s: %s", c.Status, c.Reason, c.Message)
+}
+
+// ranges that a pool lists.
+func ranges(p *v1alpha1.IPPool) ipam.Ranges {
+	var out []ipam.Range
+	for _, s := range p.Spec.Subnets {
+		for _, r := range s.IPs {
+			if r, err := ipam.ParseRange(r); err == nil {
+				out = append(out, r)
+			}
+		}
+	}
+	return ipam.NewRanges(out...)
+}
+
+// has says whether a pool has come to so many addresses, of both families together.
+func (c *cluster) has(pool string, addresses int) error {
+	c.Helper()
+	p := c.get(pool)
+	n := 0
+	for _, r := range ranges(p) {
+		n += count(r)
+	}
+	if got := condition(p.Status.Conditions, v1alpha1.PoolCarved); n != addresses || !strings.HasPrefix(got, "True Carved") {
+		return fmt.Errorf("pool %s of %s has %d addresses, want %d; Carved is %s", pool, c.name, n, addresses, got)
+	}
+	return nil
+}
+
+func count(r ipam.Range) (n int) {
+	for a := r.From; a.Compare(r.To) <= 0; a = a.Next() {
+		n++
+	}
+	return n
+}
+
+func (c *cluster) wantHas(pool string, addresses int) {
+	c.Helper()
+	apitest.Eventually(c.T, "pool "+pool, func() error { c.check(); return c.has(pool, addresses) })
+}
+
+func (c *cluster) wantCarved(pool, want string) {
+	c.Helper()
+	apitest.Eventually(c.T, "pool "+pool, func() error {
+		if got := condition(c.get(pool).Status.Conditions, v1alpha1.PoolCarved); !strings.HasPrefix(got, want) {
+			return fmt.Errorf("Carved is %s, want %s", got, want)
+		}
+		return nil
+	})
+}
+
+func (c *cluster) status(s *v1alpha1.Subnet) v1alpha1.SubnetStatus {
+	c.Helper()
+	var now v1alpha1.Subnet
+	if err := c.admin.Get(context.Background(), client.ObjectKeyFromObject(s), &now); err != nil {
+		return v1alpha1.SubnetStatus{Free: err.Error()}
+	}
+	return now.Status
+}
+
+func (c *cluster) wantStatus(s *v1alpha1.Subnet, what, want string, f func(v1alpha1.SubnetStatus) string) {
+	c.Helper()
+	apitest.Eventually(c.T, what+" of "+s.Name, func() error {
+		if got := f(c.status(s)); !strings.HasPrefix(got, want) {
+			return fmt.Errorf("is %q, want %q", got, want)
+		}
+		return nil
+	})
+}
+
+func (c *cluster) wantInStep(s *v1alpha1.Subnet, want string) {
+	c.Helper()
+	c.wantStatus(s, "InStep", want, func(st v1alpha1.SubnetStatus) string { return condition(st.Conditions, v1alpha1.SubnetInStep) })
+}
+
+func (c *cluster) wantFree(s *v1alpha1.Subnet, want string) {
+	c.Helper()
+	c.wantStatus(s, "free", want, func(st v1alpha1.SubnetStatus) string { return st.Free })
+}
+
+func (c *cluster) wantEvent(name, reason string) {
+	c.Helper()
+	apitest.Eventually(c.T, "event "+reason, func() error {
+		var events eventsv1.EventList
+		if err := c.admin.List(context.Background(), &events); err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(events.Items, func(e eventsv1.Event) bool { return e.Regarding.Name == name && e.Reason == reason }) {
+			return fmt.Errorf("none of %s among %d", name, len(events.Items))
+		}
+		return nil
+	})
+}
+
+// wantNoBlocks anywhere.
+func (w *world) wantNoBlocks() {
+	w.Helper()
+	apitest.Eventually(w.T, "blocks", func() error {
+		for _, c := range []*cluster{w.members[0], w.members[1], w.hub} {
+			if blocks := c.blocks(); len(blocks) > 0 {
+				b := blocks[0]
+				return fmt.Errorf("%s has %d blocks: %s, cluster %q, %v, %v", c.name, len(blocks), b.Name, b.Spec.Cluster, b.Annotations, b.Spec.Parts)
+			}
+		}
+		return nil
+	})
+}
+
+// check that no block is open in both members, and no address given out by pools of both. What the first has is read before and after:
+// it has at the time of the second what it has at both, since a block that begins to return never opens again.
+func (w *world) check() {
+	w.Helper()
+	open := func(c *cluster) map[string]types.UID {
+		out := map[string]types.UID{}
+		blocks := c.blocks()
+		for i := range blocks {
+			b, err := carve.Read(&blocks[i])
+			if err != nil {
+				w.Fatal(err)
+			}
+			if wrong := carve.Check(b); len(wrong) > 0 {
+				w.Fatal(wrong)
+			}
+			if b.Cluster == "" && blocks[i].Annotations[v1alpha1.AnnotationHubBlock] != lost {
+				out[blocks[i].Name] = blocks[i].UID
+			}
+		}
+		return out
+	}
+	a, b := w.members[0], w.members[1]
+	before, there, after := open(a), open(b), open(a)
+	for block, uid := range before {
+		if _, two := there[block]; two && after[block] == uid {
+			w.Fatalf("block %s is open in %s and in %s", block, a.name, b.name)
+		}
+	}
+	listed := func(c *cluster) (out ipam.Ranges) {
+		var pools v1alpha1.IPPoolList
+		if err := c.admin.List(context.Background(), &pools); err != nil {
+			w.Fatal(err)
+		}
+		for i := range pools.Items {
+			if pools.Items[i].Spec.Network == w.network {
+				out = append(out, ranges(&pools.Items[i])...)
+			}
+		}
+		return ipam.NewRanges(out...)
+	}
+	if both := listed(a).Overlap(listed(b)).Overlap(listed(a)); len(both) > 0 {
+		w.Fatalf("pools of %s and %s both give out %s", a.name, b.name, both)
+	}
+}
+
+// lab runs the hub's API server: "kill" or "start".
+func (w *world) lab(verb string) {
+	w.Helper()
+	lab := strings.Fields(os.Getenv("LAB_APISERVER_HUB")) // the program, and the flags that tell which
+	if len(lab) == 0 {
+		w.Fatal("LAB_APISERVER_HUB is not set: run make test-api")
+	}
+	args := slices.Concat([]string{"apiserver", verb}, lab[1:], []string{"kube-apiserver"})
+	if out, err := exec.Command(lab[0], args...).CombinedOutput(); err != nil {
+		w.Fatalf("lab apiserver %s: %v: %s", verb, err, out)
+	}
+}
+
+// mortal is a controller's connections, which end at one of its writes of blocks, pools and copies: before the API server sees it, or after, with the
+// answer lost.
+type mortal struct {
+	writes int  // that go well
+	done   bool // the last one is carried out
+	mu     sync.Mutex
+	dead   chan struct{}
+	what   string // the last write
+}
+
+var errDead = errors.New("the controller is dead, says the test")
+
+func (m *mortal) into(rc *rest.Config) *rest.Config {
+	rc = rest.CopyConfig(rc)
+	rc.Wrap(func(next http.RoundTripper) http.RoundTripper { return connection{m, next} })
+	return rc
+}
+
+type connection struct {
+	*mortal
+	next http.RoundTripper
+}
+
+// RoundTrip of one request.
+func (m connection) RoundTrip(r *http.Request) (*http.Response, error) {
+	m.mu.Lock()
+	select {
+	case <-m.dead:
+		m.mu.Unlock()
+		return nil, errDead
+	default:
+	}
+	if r.Method != http.MethodGet && !strings.HasSuffix(r.URL.Path, "/status") && strings.Contains(r.URL.Path, "/berth.dev/") {
+		m.what = r.Method + " " + r.URL.Host + r.URL.Path
+		if m.writes--; m.writes < 0 {
+			close(m.dead)
+			m.mu.Unlock()
+			if m.done {
+				if resp, err := m.next.RoundTrip(r); err == nil {
+					resp.Body.Close()
+				}
+			}
+			return nil, errDead
+		}
+	}
+	m.mu.Unlock()
+	return m.next.RoundTrip(r)
+}
