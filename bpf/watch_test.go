@@ -32,7 +32,7 @@ func (l *lab) openWatch(f WatchFilter, links ...string) *Watch {
 // until reads up to the first packet for which last says so.
 func (l *lab) until(w *Watch, last func(SeenPacket) bool) (seen []SeenPacket) {
 	l.Helper()
-	end := time.Now().Add(3 * time.Second)
+	end := time.Now().Add(20 * time.Second)
 	for {
 		p, err := w.Read(end)
 		if err != nil {
@@ -133,7 +133,7 @@ func TestWatchFilters(t *testing.T) {
 		flood[i] = udp("192.0.2.9", 53)
 	}
 	l.send(l.pod, "eth0", flood...)
-	for end := time.Now().Add(3 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
 		if lost, err := w.Lost(); err != nil || lost.OverBudget > 0 {
 			l.must(err)
 			break

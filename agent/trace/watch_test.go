@@ -19,7 +19,7 @@ import (
 // watch what is in r, until the packet for which last says so, while the pod does.
 func (n *node) watch(r Request, last func(report.Packet) bool, do func()) (seen []report.Packet) {
 	n.Helper()
-	ctx, cancel := context.WithTimeout(n.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(n.Context(), 30*time.Second)
 	defer cancel()
 	ended := make(chan error)
 	r.Namespace, r.Pod = "shop", "web-0"
@@ -50,7 +50,7 @@ func TestWatch(t *testing.T) {
 	web := service.Service{Name: "shop/web", Ports: []service.Port{{Frontends: []service.Frontend{frontend("10.96.0.10:80", service.TCP)}}}}
 	n.host.Do(func() { must(t, n.proxy.Sync([]service.Service{web})) })
 	dial := func(to string) {
-		c, err := (&net.Dialer{Timeout: 200 * time.Millisecond}).Dial("tcp", to)
+		c, err := (&net.Dialer{Timeout: time.Second}).Dial("tcp", to)
 		if err == nil {
 			_ = c.Close()
 			t.Errorf("%s answers", to)
