@@ -175,7 +175,7 @@ func TestWatchKilled(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		os.Stdout.WriteString("watching\n")
+		_, _ = os.Stdout.WriteString("watching\n")
 		select {}
 	}
 	l := newLab(t)

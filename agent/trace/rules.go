@@ -45,7 +45,7 @@ func newTracer(vmacs []string, from []netip.Addr, to []service.Frontend, perSeco
 	t := &tracer{from: map[uint32]flow{}}
 	defer func() {
 		if err != nil {
-			t.close()
+			_ = t.close()
 			err = fmt.Errorf("nftables: watch what rules drop: %w", err)
 		}
 	}()
