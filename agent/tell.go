@@ -30,6 +30,9 @@ func (a *Agent) interfaces() []state.Interface {
 		if found[k] == nil {
 			found[k] = &state.Interface{Namespace: h.Namespace, Pod: h.Pod, UID: string(h.UID), Name: h.Interface, NetNS: netNS,
 				Parent: h.Parent, MAC: h.MAC, Network: l.Spec.Network}
+			if g, ok := a.guards.Known(k.containerID, k.ifName); ok && g.Guarded {
+				found[k].Guard = &state.Guard{Addresses: g.Addresses, Allowed: g.Allowed, DHCP: g.DHCP}
+			}
 		}
 		if addr, err := netip.ParseAddr(l.Spec.Address); err == nil && !slices.Contains(found[k].Addresses, addr) {
 			found[k].Addresses = append(found[k].Addresses, addr)

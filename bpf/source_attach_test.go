@@ -249,3 +249,46 @@ func TestGuardedPodReachesNode(t *testing.T) {
 		}
 	})
 }
+
+// TestAroundSourceGuard: what docs/operations.md (Security) says stays possible. If a kernel closes one of these ways, the table there
+// wants to be changed.
+func TestAroundSourceGuard(t *testing.T) {
+	eachMode(t, func(l *lab) {
+		g := newGuarded(l)
+		l.pod.Do(func() { l.must(g.Guard(g.at)) })
+		g.settled(!l.cfg.Clsact)
+		sibling := mac{2, 0, 0, 0, 5, 5}
+		l.node.Do(func() { l.addMacvlan("sibling", sibling, nil) })
+		for to, seen := range map[mac]func() [][]byte{alien: g.seen, sibling: l.capture(l.node, "sibling"), vmac: l.capture(l.node, l.cfg.Name)} {
+			forged := ipv4(to, alien, "10.1.0.99", "192.0.2.1")
+			arrives := func(how string) {
+				l.Helper()
+				for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+					for _, f := range seen() {
+						if bytes.HasPrefix(f, forged) {
+							return
+						}
+					}
+				}
+				l.Errorf("%s to %x: does not arrive any more", how, to)
+			}
+			if g.sends(forged) {
+				l.Errorf("a forged frame to %x passes the guard", to)
+			}
+			l.pod.Do(func() { // NET_RAW
+				fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+				l.must(err)
+				defer unix.Close(fd)
+				l.must(unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1))
+				l.must(unix.Sendto(fd, forged, 0, &unix.SockaddrLinklayer{Ifindex: g.at.Index}))
+			})
+			arrives("PACKET_QDISC_BYPASS")
+			l.must(g.as("ip", "link", "add", "link", "eth0", "name", "round", "type", "macvlan", "mode", "bridge")) // NET_ADMIN
+			l.must(g.as("ip", "link", "set", "round", "up"))
+			l.pod.Do(func() { l.waitUp("round") })
+			l.send(l.pod, "round", forged)
+			arrives("a second macvlan link")
+			l.must(g.as("ip", "link", "delete", "round"))
+		}
+	})
+}

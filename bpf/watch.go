@@ -273,7 +273,7 @@ func (w *Watch) Link(ifindex int, ofPod bool) error {
 	if err := spec.LoadAndAssign(&program, &ebpf.CollectionOptions{MapReplacements: w.shared}); err != nil {
 		return fmt.Errorf("watch: load: %w", err)
 	}
-	defer program.Close()
+	defer func() { _ = program.Close() }()
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0) // of no protocol: nothing before the filter is there
 	if err != nil {
 		return fmt.Errorf("watch: packet socket: %w", err)

@@ -36,11 +36,12 @@ const (
 	development  = "development.md"
 	operations   = "operations.md"
 	reference    = "reference.md"
+	servicePath  = "service-path.md"
 	userGuide    = "user-guide.md"
 	readme       = "../README.md"
 )
 
-var pages = []string{readme, architecture, development, operations, reference, userGuide}
+var pages = []string{readme, architecture, development, operations, reference, servicePath, userGuide}
 
 func TestFlags(t *testing.T) {
 	page := read(t, operations)

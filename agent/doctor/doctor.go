@@ -9,6 +9,7 @@
 //	bpffs        pins can be kept                                      here
 //	netns        namespaces of the pods can be seen                    here
 //	services     somebody translates Services; inet berth-services     agent/proxy
+//	guards       source guards: attached, as the leases say            bpf
 //	fast         socket translation: its pins, or what it would need   bpf/sock
 //	all others   links, programs, maps, routes, sysctls, tables        path.Examine
 package doctor
@@ -47,6 +48,7 @@ const (
 	checkNetNS  = "netns"
 	checkFast   = "fast"
 	checkServed = "services"
+	checkGuards = "guards"
 )
 
 // Examine the node. Pods come and go while it looks, and the agent is asked before the kernel: so what is wrong counts only if
@@ -88,6 +90,9 @@ func look(ctx context.Context, cfg Config) report.Findings {
 		return out
 	}
 	out.Findings = append(out.Findings, examineBPFFS(cfg), examineFast(cfg))
+	if told != nil {
+		out.Findings = append(out.Findings, examineGuards(cfg, told)...)
+	}
 	var want *path.Wanted
 	if told != nil {
 		want = told.Path

@@ -12,7 +12,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf/link"
 	"github.com/google/go-cmp/cmp"
@@ -277,6 +279,54 @@ func TestAgentRestarts(t *testing.T) {
 		s.must(os.Remove(filepath.Join(s.cfg.NetNS, "pod")))
 		s.must(s.look(true))
 		s.clean()
+	})
+}
+
+// Twenty agents, one after the other, while the pod sends: what is its own always passes, and what is not never does.
+func TestRestartsUnderLoad(t *testing.T) {
+	eachMode(t, func(s *sandbox) {
+		s.must(s.Attach(s.Interface))
+		s.must(s.look(true))
+		var frames atomic.Int64
+		stop, ended := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(ended)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if !s.passes("10.1.0.11") {
+					s.Error("its own address does not pass")
+				}
+				if s.passes("10.1.0.12") {
+					s.Error("another address passes")
+				}
+				frames.Add(1)
+			}
+		}()
+		more := func() {
+			s.Helper()
+			until := frames.Load() + 3
+			for end := time.Now().Add(30 * time.Second); frames.Load() < until; time.Sleep(time.Millisecond) {
+				if time.Now().After(end) {
+					s.Error("the pod does not get on")
+					return
+				}
+			}
+		}
+		for range 20 {
+			s.must(s.Guards.Close())
+			more()
+			s.start(s.cfg)
+			s.Sync([]Interface{s.Interface})
+			s.must(s.look(true))
+		}
+		more()
+		close(stop)
+		<-ended
+		s.Logf("%d frames of each kind", frames.Load())
 	})
 }
 

@@ -11,6 +11,7 @@ type Packet struct {
 	Time     time.Time `json:"time"`
 	At       string    `json:"at"`             // where: "pod sends", "steer drops", …
 	Drop     string    `json:"drop,omitempty"` // the counter that counts it
+	Rule     string    `json:"rule,omitempty"` // nftables table and chain that dropped it
 	From     string    `json:"from"`           // address:port, address, or MAC of what is not IP
 	To       string    `json:"to"`
 	Protocol string    `json:"protocol"`
@@ -32,6 +33,9 @@ func (p Packet) WriteText(w io.Writer) error {
 	}
 	if p.Drop != "" {
 		what += ": dropped, counted as " + p.Drop
+	}
+	if p.Rule != "" {
+		what += ": dropped by " + p.Rule
 	}
 	_, err := fmt.Fprintf(w, "%s  %-13s  %s → %s  %d bytes  %s\n", at, p.At, p.From, p.To, p.Length, what)
 	return err

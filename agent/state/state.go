@@ -37,6 +37,14 @@ type Interface struct {
 	MAC       string       `json:"mac,omitempty"`
 	Network   string       `json:"network"`
 	Addresses []netip.Addr `json:"addresses"`
+	Guard     *Guard       `json:"guard,omitempty"` // nil: it is not guarded
+}
+
+// Guard of an interface: what it may send as, besides its MAC.
+type Guard struct {
+	Addresses []netip.Addr   `json:"addresses"` // in the order of the program's
+	Allowed   []netip.Prefix `json:"allowed,omitempty"`
+	DHCP      bool           `json:"dhcp,omitempty"`
 }
 
 // NetNSFile is where the namespace is found in a directory that has what the host has in /run/netns; "" if the agent does not know one

@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -31,7 +32,8 @@ import (
 //	the pod sends or receives                       as such, at its interface
 //	goes to the node, or comes from it              at the vmac, too
 //	the source guard, steer or guard drops          with the counter that counts it
-//	the node's rules (nftables, iptables) drop      at the vmac, and not again: nothing comes after it
+//	the node's rules in nftables drop, whoever's    with their table and chain, on its way from the vmac, not back
+//	iptables-legacy drops                           at the vmac, and not again: nothing comes after it
 //	a socket of the pod may not send                not: fast mode's refusals are no packets
 //	passes the pod's egress by (AF_XDP, …)          at the vmac, or not at all
 func Watch(ctx context.Context, cfg Config, r Request, perSecond uint32, show func(report.Packet) error) (err error) {
@@ -74,10 +76,29 @@ func Watch(ctx context.Context, cfg Config, r Request, perSecond uint32, show fu
 		return err
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
-	if err := watchLinks(w, pod, file); err != nil {
+	vmacs, err := watchLinks(w, pod, file)
+	if err != nil {
 		return err
 	}
-	return watch(ctx, w, show)
+	rules, err := newTracer(vmacs, filter.Addresses, r.To, perSecond)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var one sync.Mutex
+	tell := func(p report.Packet) error {
+		one.Lock()
+		defer one.Unlock()
+		return show(p)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		defer cancel()
+		ended <- rules.follow(ctx.Done(), tell)
+	}()
+	err = watch(ctx, w, tell)
+	cancel()
+	return errors.Join(err, <-ended, rules.close())
 }
 
 // peers are none if all is to be shown.
@@ -106,7 +127,8 @@ func peers(cfg Config, r Request, cookie uint64) (out []bpf.WatchPeer) {
 	return out
 }
 
-func watchLinks(w *bpf.Watch, pod []state.Interface, file string) error {
+// watchLinks names the vmacs.
+func watchLinks(w *bpf.Watch, pod []state.Interface, file string) (vmacs []string, err error) {
 	var parents []string
 	for _, i := range pod {
 		if !slices.Contains(parents, i.Parent) {
@@ -114,18 +136,19 @@ func watchLinks(w *bpf.Watch, pod []state.Interface, file string) error {
 		}
 	}
 	for _, p := range parents {
-		_, index, err := path.VMAC(p)
+		name, index, err := path.VMAC(p)
 		if err == nil {
 			err = w.Link(index, false)
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
+		vmacs = append(vmacs, name)
 	}
 	if file == "" {
-		return nil // drops and what comes by a vmac are shown all the same
+		return vmacs, nil // drops and what comes by a vmac are shown all the same
 	}
-	return sock.Within(file, func() error {
+	return vmacs, sock.Within(file, func() error {
 		for _, i := range pod {
 			link, err := netlink.LinkByName(i.Name)
 			if err != nil {

@@ -19,13 +19,16 @@ import (
 // watch what is in r, until the packet for which last says so, while the pod does.
 func (n *node) watch(r Request, last func(report.Packet) bool, do func()) (seen []report.Packet) {
 	n.Helper()
-	ctx, cancel := context.WithTimeout(n.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(n.Context(), 30*time.Second)
 	defer cancel()
 	ended := make(chan error)
 	r.Namespace, r.Pod = "shop", "web-0"
 	go n.host.Do(func() {
 		ended <- Watch(ctx, n.cfg, r, 1000, func(p report.Packet) error {
-			if seen = append(seen, p); last(p) {
+			if len(seen) == 0 || !last(seen[len(seen)-1]) { // what comes while it ends is of no account
+				seen = append(seen, p)
+			}
+			if last(p) {
 				cancel()
 			}
 			return nil
@@ -50,7 +53,7 @@ func TestWatch(t *testing.T) {
 	web := service.Service{Name: "shop/web", Ports: []service.Port{{Frontends: []service.Frontend{frontend("10.96.0.10:80", service.TCP)}}}}
 	n.host.Do(func() { must(t, n.proxy.Sync([]service.Service{web})) })
 	dial := func(to string) {
-		c, err := (&net.Dialer{Timeout: 200 * time.Millisecond}).Dial("tcp", to)
+		c, err := (&net.Dialer{Timeout: time.Second}).Dial("tcp", to)
 		if err == nil {
 			_ = c.Close()
 			t.Errorf("%s answers", to)
@@ -84,6 +87,18 @@ func TestWatch(t *testing.T) {
 	if got := lines(seen)[len(seen)-1]; got != "steer drops 10.6.1.1 TCP SYN drop_not_steered" {
 		t.Errorf("%q", got)
 	}
+
+	// By a rule of Berth's own table, and by the policy of somebody's chain.
+	seen = n.watch(Request{To: []service.Frontend{frontend("10.96.0.11:80", service.TCP)}}, func(p report.Packet) bool { return p.Rule != "" }, func() { dial("10.96.0.11:80") })
+	if got := seen[len(seen)-1]; got.Rule != "table berth-services, chain unserved" || got.To != "10.96.0.11:80" || got.Protocol != "TCP" || got.At != "rules drop" {
+		t.Errorf("%+v", got)
+	}
+	n.sh(n.host, "nft 'add table inet fw; add chain inet fw in { type filter hook input priority 0; policy drop; }'")
+	seen = n.watch(Request{}, func(p report.Packet) bool { return p.Rule == "table fw, chain in" }, func() { dial("10.6.0.11:9") })
+	if got := seen[len(seen)-1]; got.To != "10.6.0.11:9" || !strings.HasPrefix(got.From, "10.6.1.1:") {
+		t.Errorf("%+v", got)
+	}
+	n.sh(n.host, "test -z \"$(nft list tables | grep berth-watch)\"")
 
 	n.state.Interfaces = nil
 	n.host.Do(func() {

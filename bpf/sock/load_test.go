@@ -137,7 +137,7 @@ func TestRestartUnderLoad(t *testing.T) {
 	l.set(web(all...))
 	a := l.applications(all...)
 	a.more(50)
-	for range 10 {
+	for range 20 {
 		before := l.tableOf()
 		l.restart(web(all...))
 		if after := l.tableOf(); !equalTables(before, after) {

@@ -95,7 +95,7 @@ func (k *kube) run(ctx context.Context, pod *corev1.Pod, container string, comma
 func (k *kube) stream(ctx context.Context, pod *corev1.Pod, container string, command []string, stdout, stderr io.Writer) error {
 	// Nothing is ever written: that it ends tells the other side that nobody is here any more.
 	in, end := io.Pipe()
-	defer end.Close()
+	defer func() { _ = end.Close() }()
 	return k.exec(ctx, pod, container, command, remotecommand.StreamOptions{Stdin: in, Stdout: stdout, Stderr: stderr})
 }
 

@@ -22,7 +22,7 @@ func traceCommand(e *env) *cobra.Command {
 		Short: "Which way a new connection of a pod to a Service goes, step by step, and why",
 		Long: "Which way a new connection of a pod to a Service goes, step by step, and why. Nothing is sent or changed: `berth-agent trace` reads the\n" +
 			"maps, tables and routes of the pod's node, in the agent's pod, so it needs leave for pods/exec there.\n\n" +
-			"With --watch it shows instead the pod's packets to and from that Service and its endpoints as they come by, and which of them Berth drops;\n" +
+			"With --watch it shows instead the pod's packets to and from that Service and its endpoints as they come by, and which of them are dropped;\n" +
 			"without a Service all packets of the pod's interfaces that Berth made. It ends when it is interrupted, and nothing is left of it.",
 		Example: "  kubectl berth trace pod/web-0 db:5432\n  kubectl berth trace -n shop pod/web-0 kube-system/kube-dns:53/udp\n" +
 			"  kubectl berth trace pod/web-0 10.96.0.10:53/udp\n" +
