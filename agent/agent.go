@@ -26,6 +26,7 @@ import (
 
 	"github.com/berthdev/berth/agent/guards"
 	"github.com/berthdev/berth/agent/journal"
+	"github.com/berthdev/berth/agent/links"
 	"github.com/berthdev/berth/agent/path"
 	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/ipam"
@@ -114,6 +115,8 @@ type Agent struct {
 	owners      *owners
 	openFast    func() (fastMode, error)
 	startEvents func(context.Context) error
+
+	hostNetworks *hostNetworks
 }
 
 // New agent for the API server that kube names.
@@ -130,6 +133,12 @@ func New(cfg Config, kube *rest.Config, log *slog.Logger) (*Agent, error) {
 		a.guards = guards.New(guards.Config{PinDir: cfg.PinDir, NetNS: a.netNS}, a.refused, log)
 	}
 	a.openFast = func() (fastMode, error) { return openFast(cfg, log) }
+	hostLinks := links.DefaultConfig
+	hostLinks.File = linksFile(cfg.StateDir)
+	if hostLinks.Reach, err = reaching(kube); err != nil {
+		return nil, fmt.Errorf("client for the Kubernetes API: %w", err)
+	}
+	a.hostNetworks.keeper = links.New(hostLinks, a.hostNetworks.told, log)
 	return a, nil
 }
 
@@ -147,6 +156,10 @@ func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*
 	poolClient, leases, err := v1alpha1.NewClients(kube)
 	if err != nil {
 		return nil, fmt.Errorf("client for the Berth API: %w", err)
+	}
+	hostNetworks, err := v1alpha1.NewHostNetworkClient(kube)
+	if err != nil {
+		return nil, fmt.Errorf("client for HostNetworks: %w", err)
 	}
 	netspaces, err := v1alpha1.NewNetspaceClient(kube)
 	if err != nil {
@@ -201,6 +214,7 @@ func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*
 		return nil, err
 	}
 	a.metrics.registry.MustRegister(pending{a}, guardCounts{a}, fastCounts{a}, keptApart{a})
+	a.hostNetworks = newHostNetworks(a, hostNetworks)
 	a.clash = newConflicts(a)
 	a.path.OnSighting(a.clash.see)
 	return a, nil
@@ -230,6 +244,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.pods.run(ctx) })
 	g.Go(func() error { return a.start(ctx) })
 	g.Go(func() error { return a.guards.Run(ctx) })
+	g.Go(func() error { return a.hostNetworks.keep(ctx) })
+	g.Go(func() error { return a.hostNetworks.follow(ctx) })
 	g.Go(func() error { return a.onceReady(ctx, a.leavePath) })
 	g.Go(func() error { return a.onceReady(ctx, a.followMisplaced) })
 	g.Go(func() error { return a.onceReady(ctx, a.tenants.run) })

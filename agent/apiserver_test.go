@@ -50,6 +50,7 @@ type rig struct {
 	stop    func()                    // the agent
 	node    string                    // "": name
 	guards  func(*Agent) sourceGuards // of the next agent; nil for none
+	keeper  hostLinksKeeper           // likewise
 	owner   *metav1.OwnerReference    // of the next pods
 }
 
@@ -165,6 +166,9 @@ func (r *rig) launch() {
 	}
 	if r.guards != nil {
 		a.guards = r.guards(a)
+	}
+	if r.keeper != nil {
+		a.hostNetworks.keeper = r.keeper
 	}
 	r.Agent = a
 	ctx, cancel := context.WithCancel(context.Background())

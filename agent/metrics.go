@@ -34,6 +34,7 @@ const (
 	MetricGuards     = "berth_source_guard_interfaces"      // by state
 	MetricConflicts  = "berth_conflicts_total"              // written down by this node, by what the address was
 	MetricLimited    = "berth_conflicts_limited_total"      // not written down: too many
+	MetricLinks      = "berth_hostnetwork_ready"            // by HostNetwork: 1 if its links are as they should be
 )
 
 type metrics struct {
@@ -48,6 +49,8 @@ type metrics struct {
 	lost       prometheus.Counter
 	released   *prometheus.CounterVec
 	inDoubt    *prometheus.GaugeVec
+
+	hostNetworks *prometheus.GaugeVec
 }
 
 func newMetrics(p servicePath, log *slog.Logger) *metrics {
@@ -73,9 +76,11 @@ func newMetrics(p servicePath, log *slog.Logger) *metrics {
 			Help: "Address conflicts that this node has written into leases, by what the address was."}, []string{"address"}),
 		limited: prometheus.NewCounter(prometheus.CounterOpts{Name: MetricLimited,
 			Help: "Address conflicts that were not written down, since there were too many."}),
+		hostNetworks: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: MetricLinks,
+			Help: "Whether the links of a HostNetwork are as they should be on this node."}, []string{"hostnetwork"}),
 	}
 	m.registry.MustRegister(m.requests, m.duration, m.collisions, m.early, m.conflicts, m.limited,
-		m.known, m.lost, m.released, m.inDoubt,
+		m.known, m.lost, m.released, m.inDoubt, m.hostNetworks,
 		counted{packetsDesc, p.Counters, log}, counted{sightingsDesc, p.Sightings, log},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m

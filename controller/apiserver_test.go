@@ -91,11 +91,7 @@ func (c *cluster) install(t *testing.T) {
 // start the controller with the rights of its service account and no others; it ends with the test, or by the function returned.
 func (c *cluster) start(t *testing.T, change func(*Config), client ...func(*rest.Config)) (stop func()) {
 	t.Helper()
-	rc := rest.CopyConfig(c.config)
-	rc.Impersonate = rest.ImpersonationConfig{
-		UserName: "system:serviceaccount:" + systemNamespace + ":berth-controller",
-		Groups:   []string{"system:serviceaccounts", "system:serviceaccounts:" + systemNamespace, "system:authenticated"},
-	}
+	rc := c.account("berth-controller")
 	if c.wrap != nil {
 		rc.Wrap(c.wrap)
 	}
@@ -122,6 +118,16 @@ func (c *cluster) start(t *testing.T, change func(*Config), client ...func(*rest
 	stop = sync.OnceFunc(func() { cancel(); <-done })
 	t.Cleanup(stop)
 	return stop
+}
+
+// account is a service account of Berth's, with its rights and no others.
+func (c *cluster) account(name string) *rest.Config {
+	rc := rest.CopyConfig(c.config)
+	rc.Impersonate = rest.ImpersonationConfig{
+		UserName: "system:serviceaccount:" + systemNamespace + ":" + name,
+		Groups:   []string{"system:serviceaccounts", "system:serviceaccounts:" + systemNamespace, "system:authenticated"},
+	}
+	return rc
 }
 
 func (c *cluster) eventually(t *testing.T, f func() error) {

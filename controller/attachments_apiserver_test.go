@@ -140,11 +140,13 @@ func TestProblemsOnAPIServer(t *testing.T) {
 	h.Spec = v1alpha1.HostNetworkSpec{Parent: master, VLANs: []int32{12}, MTU: &mtu}
 	c.create(t, h)
 	c.wantProblem(t, n, "mtu 1600 is more than that of its master")
-	h.Status.Nodes = []v1alpha1.HostNetworkNode{{Node: "node-x", ObservedGeneration: h.Generation, Message: "no link " + master}}
-	if err := c.admin.Status().Update(t.Context(), h); err != nil {
+	c.create(t, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}})
+	was := h.DeepCopy()
+	h.Status.Nodes = []v1alpha1.HostNetworkNode{{Node: name, ObservedGeneration: h.Generation, Message: "no link " + master}}
+	if err := c.admin.Status().Patch(t.Context(), h, client.MergeFrom(was)); err != nil {
 		t.Fatal(err)
 	}
-	c.wantProblem(t, n, fmt.Sprintf(`HostNetwork %q has not made it on node-x (no link %s)`, name, master))
+	c.wantProblem(t, n, fmt.Sprintf(`HostNetwork %q has not made it on %s (no link %s)`, name, name, master))
 	c.remove(t, h)
 	c.wantProblem(t, n, "")
 	s := &v1alpha1.Netspace{ObjectMeta: metav1.ObjectMeta{Name: name}}

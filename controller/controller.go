@@ -108,6 +108,10 @@ func Run(ctx context.Context, rc *rest.Config, cfg Config) error {
 	if err := pools.setup(mgr); err != nil {
 		return err
 	}
+	hostNetworks := &hostNetworkReconciler{client: mgr.GetClient(), live: mgr.GetAPIReader()}
+	if err := hostNetworks.setup(mgr); err != nil {
+		return err
+	}
 	gc := &collector{
 		cached: mgr.GetClient(), live: mgr.GetAPIReader(), recorder: recorder, log: log.WithName("gc"), now: time.Now, interval: cfg.Interval,
 		sweeper: sweeper{
@@ -250,7 +254,7 @@ func stripNode(o any) (any, error) {
 	if !ok {
 		return o, nil
 	}
-	out := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion}}
+	out := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion, Labels: n.Labels}}
 	if links, ok := n.Annotations[nad.ParentsAnnotation]; ok {
 		out.Annotations = map[string]string{nad.ParentsAnnotation: links}
 	}

@@ -105,6 +105,7 @@ func TestEventReasons(t *testing.T) {
 	in = append(in, all(reasonOfLease, source(t, "../controller"))...)
 	in = append(in, all(regexp.MustCompile(`\t(?:doubt|pod)\w+\s+= "(\w+)"`), source(t, "../agent"))...)
 	in = append(in, all(regexp.MustCompile(`event\w+ = "(\w+)"`), source(t, "../controller"))...)
+	in = append(in, all(regexp.MustCompile(`\treason\w+\s+= "(Links\w+)"`), source(t, "../agent/links"))...)
 	in = append(in, "AddressLost") // of a pod of which only the name is known
 	in = append(in, all(regexp.MustCompile(`\tnote\w+\s+= "(\w+)"`), source(t, "../controller"))...)
 	for _, r := range all(regexp.MustCompile(`reason\w+\s+= "(\w+)"`), source(t, "../controller")) {
@@ -204,7 +205,8 @@ func TestSocketContract(t *testing.T) {
 
 // TestFields: each field of the CRDs is in its section as `field`, and each printer column by its name.
 func TestFields(t *testing.T) {
-	for kind, s := range map[string]string{"ippools": "IPPool", "ipleases": "IPLease", "subnets": "Subnet", "ipblocks": "IPBlock", "netspaces": "Netspace"} {
+	for kind, s := range map[string]string{"ippools": "IPPool", "ipleases": "IPLease", "subnets": "Subnet", "ipblocks": "IPBlock", "netspaces": "Netspace",
+		"hostnetworks": "HostNetwork"} {
 		var crd apiextensions.CustomResourceDefinition
 		if err := yaml.Unmarshal([]byte(read(t, "../api/v1alpha1/crds/berth.dev_"+kind+".yaml")), &crd); err != nil {
 			t.Fatal(err)
@@ -363,6 +365,9 @@ func example(t *testing.T, page, doc string) (pools int) {
 	case "Netspace":
 		var n v1alpha1.Netspace
 		err = yaml.UnmarshalStrict([]byte(doc), &n)
+	case "HostNetwork":
+		var h v1alpha1.HostNetwork
+		err = yaml.UnmarshalStrict([]byte(doc), &h)
 	case "Subnet":
 		var s v1alpha1.Subnet
 		err = yaml.UnmarshalStrict([]byte(doc), &s)
