@@ -85,7 +85,7 @@ func (n *netspaces) start(ctx context.Context) error {
 	n.mu.Unlock()
 	go informer.RunWithContext(ctx)
 	for {
-		if _, err := n.all(); err != errNetspacesUnread {
+		if _, err := n.all(); !errors.Is(err, errNetspacesUnread) {
 			return nil
 		}
 		select {

@@ -134,7 +134,7 @@ func (y *yard) wantGone(t *testing.T, pool string) {
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
-		return fmt.Errorf("pool %s: %v", pool, err)
+		return fmt.Errorf("pool %s is still there: %w", pool, err)
 	})
 }
 

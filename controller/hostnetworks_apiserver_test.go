@@ -112,7 +112,7 @@ func TestHostNetworksOnAPIServer(t *testing.T) {
 	apply(0, nil)
 	c.eventually(t, func() error {
 		if err := c.admin.Get(t.Context(), client.ObjectKeyFromObject(h), &v1alpha1.HostNetwork{}); !apierrors.IsNotFound(err) {
-			return fmt.Errorf("still there: %v", err)
+			return fmt.Errorf("still there: %w", err)
 		}
 		return nil
 	})

@@ -51,7 +51,7 @@ func TestCarvedPoolOnAPIServer(t *testing.T) {
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
-		return fmt.Errorf("the subnet is still there (%v): %v", err, s.Status.Conditions)
+		return fmt.Errorf("the subnet is still there, %v: %w", s.Status.Conditions, err)
 	})
 	var blocks v1alpha1.IPBlockList
 	if err := c.admin.List(t.Context(), &blocks, client.MatchingFields{"spec.network": "carvednet"}); err != nil || len(blocks.Items) > 0 {

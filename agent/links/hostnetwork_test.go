@@ -381,7 +381,7 @@ func TestKilled(t *testing.T) {
 		if got := n.picture(); got == before {
 			t.Fatal("nothing was in the way")
 		}
-		a = n.start()
+		n.start()
 		n.looks(t, 30*time.Second, "as before", before)
 	})
 	t.Run("ended in peace while it waits", func(t *testing.T) {

@@ -177,7 +177,7 @@ func (k *kernel) usersIn(file string, index int) (out []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer ns.Close()
+	defer ns.Close() //nolint:errcheck // read only
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(int(ns), &fs); err != nil || fs.Type != unix.NSFS_MAGIC { // the name is there, and no namespace mounted on it
 		return nil, err

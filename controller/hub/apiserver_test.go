@@ -74,7 +74,7 @@ func TestCopies(t *testing.T) {
 	for _, c := range []*cluster{a, w.hub} {
 		apitest.Eventually(t, "the Subnet goes", func() error {
 			if err := c.admin.Get(t.Context(), client.ObjectKeyFromObject(s), &v1alpha1.Subnet{}); !apierrors.IsNotFound(err) {
-				return fmt.Errorf("in %s: %v, %+v", c.name, err, c.blocks())
+				return fmt.Errorf("in %s: %w, %+v", c.name, err, c.blocks())
 			}
 			return nil
 		})

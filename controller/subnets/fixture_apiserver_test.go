@@ -353,7 +353,7 @@ func (w *world) gone(o client.Object) {
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
-		return fmt.Errorf("it is still there (%v)", err)
+		return fmt.Errorf("it is still there: %w", err)
 	})
 }
 

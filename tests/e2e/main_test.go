@@ -126,6 +126,9 @@ func setUp(ctx context.Context, l *lab) error {
 		l.command(ctx, "up", "--proxy-mode", *proxies),
 		l.command(ctx, "load", filepath.Join(l.root, "dist", "image.tar")),
 		l.kubectl(ctx, "apply", "-f", manifest),
+		// What tests give back is to be others' before they end.
+		l.kubectl(ctx, "-n", berthNamespace, "patch", "deployment", controllerName, "--type=json",
+			"-p", `[{"op": "add", "path": "/spec/template/spec/containers/0/command/-", "value": "--return-after=20s"}]`),
 		l.findAPI(ctx),
 		l.kubectl(ctx, "-n", berthNamespace, "rollout", "status", "daemonset/"+agentName, "--timeout=2m"),
 		l.kubectl(ctx, "-n", berthNamespace, "rollout", "status", "deployment/"+controllerName, "--timeout=2m"),

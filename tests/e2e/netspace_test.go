@@ -17,8 +17,8 @@ import (
 	"github.com/berthdev/berth/api/v1alpha1"
 )
 
-// returned is how long a share takes to be given back: the controller's --return-after, and the looks at it.
-const returned = 8 * time.Minute
+// returned is how long a share may take to be given back: the controller's --return-after of the set-up, twice, and the looks at it.
+const returned = 4 * time.Minute
 
 // tenant is a Netspace of the space's one namespace, with a share of total.
 func (s *space) tenant(total string) *v1alpha1.Netspace {
