@@ -155,8 +155,8 @@ func TestProblemsOnAPIServer(t *testing.T) {
 	c.wantProblem(t, n, fmt.Sprintf("this namespace is of netspace %q", name))
 	c.remove(t, s)
 	c.wantProblem(t, n, "")
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{nad.ParentsAnnotation: master + ".12=-"}}}
-	c.create(t, node)
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	c.edit(t, node, func() { node.Annotations = map[string]string{nad.ParentsAnnotation: master + ".12=-"} })
 	c.wantProblem(t, n, fmt.Sprintf(`master "%s.12": no node has it, by the word of %s`, master, name))
 	c.edit(t, node, func() { node.Annotations[nad.ParentsAnnotation] = master + ".12=9000/12" })
 	c.wantProblem(t, n, "")

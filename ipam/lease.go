@@ -141,6 +141,12 @@ func Unquarantine(l *v1alpha1.IPLease, now time.Time) {
 	l.Spec.Phase, l.Spec.ReleasedAt, l.Spec.Conflict = v1alpha1.LeaseReleased, &at, nil
 }
 
+// Contest notes that somebody else was seen to use the address.
+func Contest(l *v1alpha1.IPLease, c v1alpha1.LeaseConflict) {
+	l.Spec.Conflict = &c
+	label(l)
+}
+
 // ofOperator says whether a person has made the reservation, who alone ends it.
 func ofOperator(i *v1alpha1.LeaseIdentity) bool { return i != nil && i.Ends == "" }
 

@@ -24,6 +24,7 @@ package netspaces
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -146,7 +147,10 @@ func (r *reconciler) keep(ctx context.Context, n *v1alpha1.Netspace, m members) 
 	if err := r.tell(ctx, n, m, outcome(n, child, refusals, wait)); err != nil {
 		return retry(err)
 	}
-	if len(refusals) > 0 || wait.reason != "" {
+	switch {
+	case slices.ContainsFunc(refusals, func(r refusal) bool { return r.reason == reasonBusy }):
+		return reconcile.Result{RequeueAfter: soon}, nil
+	case len(refusals) > 0 || wait.reason != "":
 		return reconcile.Result{RequeueAfter: again}, nil
 	}
 	return reconcile.Result{}, nil

@@ -110,21 +110,30 @@ func TestPickVLAN(t *testing.T) {
 }
 
 func TestRival(t *testing.T) {
+	const waiting = `parent: bond0.910, cidrs: [{cidr: 10.1.0.0/24, reserved: [10.1.0.0/24]}]`
 	child := subnet(t, "m", 5, "{vlan: 910, parent: bond0.910}")
+	const none, wins, waits = "none", "wins", "waits"
 	for _, tc := range []struct {
 		other v1alpha1.Subnet
-		want  bool
+		want  string
 	}{
-		{subnet(t, "older", 6, "{vlan: 910, parent: bond0.910}"), true},
-		{subnet(t, "a", 5, "{vlan: 910, parent: bond0.910}"), true},
-		{subnet(t, "z", 5, "{vlan: 910, parent: bond0.910}"), false},
-		{subnet(t, "younger", 4, "{vlan: 910, parent: bond0.910}"), false},
-		{subnet(t, "older", 6, "{vlan: 911, parent: bond0.911}"), false},
-		{subnet(t, "older", 6, "{vlan: 910, parent: bond1.910}"), false},
-		{subnet(t, "m", 6, "{vlan: 910, parent: bond0.910}"), false},
+		{subnet(t, "older", 6, "{vlan: 910, "+waiting+"}"), wins},
+		{subnet(t, "a", 5, "{vlan: 910, "+waiting+"}"), wins},
+		{subnet(t, "z", 5, "{vlan: 910, "+waiting+"}"), waits},
+		{subnet(t, "younger", 4, "{vlan: 910, "+waiting+"}"), waits},
+		{subnet(t, "younger", 4, "{vlan: 910, parent: bond0.910, cidrs: [{cidr: 10.1.0.0/24}]}"), wins},
+		{subnet(t, "older", 6, "{vlan: 911, parent: bond0.911}"), none},
+		{subnet(t, "older", 6, "{vlan: 910, parent: bond1.910}"), none},
+		{subnet(t, "m", 6, "{vlan: 910, parent: bond0.910}"), none},
 	} {
-		if got := rival(&child, "bond0", []v1alpha1.Subnet{tc.other}); (got != nil) != tc.want {
-			t.Errorf("%s: %v", tc.other.Name, got)
+		got := none
+		if other, first := rival(&child, "bond0", []v1alpha1.Subnet{tc.other}); other != nil && first {
+			got = wins
+		} else if other != nil {
+			got = waits
+		}
+		if got != tc.want {
+			t.Errorf("%s: %s, want %s", tc.other.Name, got, tc.want)
 		}
 	}
 }

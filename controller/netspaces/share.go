@@ -168,15 +168,18 @@ func (r *reconciler) settle(ctx context.Context, n *v1alpha1.Netspace, parent, c
 	return want, refusal{}, nil
 }
 
-// yield the VLAN to an older Subnet on the same link, of another parent or a person's: no name locks it against these.
+// yield the VLAN to another Subnet on the same link, of another parent or a person's: no name locks it against these.
 func (r *reconciler) yield(ctx context.Context, n *v1alpha1.Netspace, parent, child *v1alpha1.Subnet, link string) (refusal, error) {
 	var all v1alpha1.SubnetList
 	if err := r.live.List(ctx, &all); err != nil {
 		return refusal{}, err
 	}
-	older := rival(child, link, all.Items)
-	if older == nil {
+	other, wins := rival(child, link, all.Items)
+	switch {
+	case other == nil:
 		return refusal{}, nil
+	case !wins:
+		return refusal{reasonBusy, fmt.Sprintf("VLAN %d is wanted for Subnet %q too, which is younger; it waits until that has chosen another", *child.Spec.VLAN, other.Name)}, nil
 	}
 	uid, version := child.UID, child.ResourceVersion
 	if err := r.client.Delete(ctx, child, client.Preconditions{UID: &uid, ResourceVersion: &version}); client.IgnoreNotFound(err) != nil {
@@ -185,5 +188,5 @@ func (r *reconciler) yield(ctx context.Context, n *v1alpha1.Netspace, parent, ch
 	if ref, err := r.decide(ctx, n, parent, child.Name); ref.reason != "" || err != nil {
 		return ref, err
 	}
-	return refusal{reasonBusy, fmt.Sprintf("VLAN %d is Subnet %q's too, which is older; another was chosen", *child.Spec.VLAN, older.Name)}, nil
+	return refusal{reasonBusy, fmt.Sprintf("VLAN %d is Subnet %q's too, which has it already or is older; another was chosen", *child.Spec.VLAN, other.Name)}, nil
 }

@@ -54,17 +54,22 @@ func (v vlanRange) pick(link string, subnets []v1alpha1.Subnet) (int32, bool) {
 	return 0, false
 }
 
-// rival is an older Subnet with the VLAN of the child on its link: made at the same time from another parent, or by a person. Of the same
-// second, the first by name is the older.
-func rival(child *v1alpha1.Subnet, link string, subnets []v1alpha1.Subnet) *v1alpha1.Subnet {
+// rival is another Subnet with the VLAN of the child on its link: made at the same time from another parent, or by a person. wins says that the
+// VLAN is its own: it has addresses already, or it is older; of the same second, the first by name. A younger one that has none yet
+// may have been made first all the same, and not have seen the child: until it has addresses, or yields, nobody knows.
+//
+// Of two that make their children at once the one made last sees the other, whatever the clocks say. So none takes addresses while it
+// sees another.
+func rival(child *v1alpha1.Subnet, link string, subnets []v1alpha1.Subnet) (other *v1alpha1.Subnet, wins bool) {
 	for i := range subnets {
 		s := &subnets[i]
 		if s.Name == child.Name || s.Spec.VLAN == nil || child.Spec.VLAN == nil || *s.Spec.VLAN != *child.Spec.VLAN || !onLink(s, link) {
 			continue
 		}
-		if t := s.CreationTimestamp.Compare(child.CreationTimestamp.Time); t < 0 || t == 0 && s.Name < child.Name {
-			return s
+		t := s.CreationTimestamp.Compare(child.CreationTimestamp.Time)
+		if other, wins = s, !pending(s) || t < 0 || t == 0 && s.Name < child.Name; wins {
+			return other, true
 		}
 	}
-	return nil
+	return other, false
 }

@@ -41,7 +41,7 @@ func (s *Store) Quarantine(ctx context.Context, pool *ipam.Pool, a netip.Addr, c
 // better now.
 func (s *Store) Conflict(ctx context.Context, known *v1alpha1.IPLease, c v1alpha1.LeaseConflict) (*v1alpha1.IPLease, error) {
 	want := known.DeepCopy()
-	want.Spec.Conflict = &c
+	ipam.Contest(want, c)
 	l, err := s.update(ctx, want)
 	return s.written(ctx, "note the conflict in", want, l, err)
 }
