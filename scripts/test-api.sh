@@ -2,7 +2,7 @@
 # Runs the tests that need a real API server, and nothing else of Kubernetes: CEL validation, controller, agent.
 # usage: scripts/test-api.sh [LAB_DIR]
 #
-# They wait more than they compute, so three groups run side by side, each with an API server of its own; in a group the packages share
+# They wait more than they compute, so four groups run side by side, each with an API server of its own; in a group the packages share
 # it, one after the other. What a group says comes when it has ended.
 set -eu
 cd "$(dirname "$0")/.."
@@ -24,7 +24,7 @@ up() { # SERVER: the path of its kubeconfig
 	said=$(bin/lab apiserver up --dir "$dir" --name "$1") || exit 1
 	printf '%s\n' "$said" | sed -n 's/^export KUBECONFIG=//p'
 }
-run() { # GROUP PACKAGE…
+run() { # GROUP PACKAGE… or flags
 	group=$1
 	shift
 	if go test -count=1 -p 1 -timeout 40m -tags apiserver "$@" >"$out/$group" 2>&1; then
@@ -36,7 +36,7 @@ all=$(grep -rl --include='*_test.go' '^//go:build apiserver' agent api cmd contr
 apart='./controller ./controller/hub ./controller/subnets'
 rest=$(printf '%s\n' "$all" | grep -vxF "$(printf '%s\n' $apart)")
 
-for group in a b c; do
+for group in a b c d; do
 	servers="$servers $name$group"
 	kubeconfig=$(up "$name$group")
 	eval "kubeconfig_$group=\$kubeconfig"
@@ -50,10 +50,11 @@ export KUBECONFIG_APISERVER_B KUBECONFIG_APISERVER_HUB LAB_APISERVER_HUB
 
 # shellcheck disable=SC2086,SC2154 # lists of names; set by eval
 {
-	KUBECONFIG_APISERVER=$kubeconfig_a run a ./controller &
+	KUBECONFIG_APISERVER=$kubeconfig_a run a -skip '^TestNetspace' ./controller &
+	KUBECONFIG_APISERVER=$kubeconfig_d run d -run '^TestNetspace' ./controller &
 	KUBECONFIG_APISERVER=$kubeconfig_b run b ./controller/subnets ./controller/hub &
 	KUBECONFIG_APISERVER=$kubeconfig_c run c $rest &
 	wait
 }
-cat "$out/a" "$out/b" "$out/c"
-[ -e "$out/a.end" ] && [ -e "$out/b.end" ] && [ -e "$out/c.end" ]
+cat "$out/a" "$out/b" "$out/c" "$out/d"
+[ -e "$out/a.end" ] && [ -e "$out/b.end" ] && [ -e "$out/c.end" ] && [ -e "$out/d.end" ]
