@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -20,6 +21,7 @@ import (
 	"github.com/go-logr/logr/testr"
 	nadv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -175,8 +177,31 @@ func (c *cluster) user(t *testing.T, rules ...rbacv1.PolicyRule) *user {
 	c.create(t, &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: name},
 		RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
 		Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: c.namespace, Name: name}}})
-	u := &user{c: c, token: c.token(t, account, 3600)}
-	return u
+	if rules == nil {
+		rules = []rbacv1.PolicyRule{allow(subnets, "create")} // that role has it among others
+	}
+	for _, rule := range rules { // the API server's authorizer follows roles by a watch
+		c.granted(t, account, rule)
+	}
+	return &user{c: c, token: c.token(t, account, 3600)}
+}
+
+func (c *cluster) granted(t *testing.T, account *corev1.ServiceAccount, rule rbacv1.PolicyRule) {
+	t.Helper()
+	apitest.Eventually(t, "the right is known", func() error {
+		review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+			User:               "system:serviceaccount:" + account.Namespace + ":" + account.Name,
+			Groups:             []string{"system:authenticated"},
+			ResourceAttributes: &authorizationv1.ResourceAttributes{Group: rule.APIGroups[0], Resource: rule.Resources[0], Verb: rule.Verbs[0]},
+		}}
+		if err := c.admin.Create(t.Context(), review); err != nil {
+			return err
+		}
+		if !review.Status.Allowed {
+			return errors.New("not yet")
+		}
+		return nil
+	})
 }
 
 func (c *cluster) token(t *testing.T, account *corev1.ServiceAccount, seconds int64) string {
