@@ -7,6 +7,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/controller/round"
 	"github.com/berthdev/berth/ipam"
 )
 
@@ -31,7 +32,7 @@ func adopt(ctx context.Context, c client.Client, pool *v1alpha1.IPPool, leases [
 		l.Labels[v1alpha1.LabelPool] = p.Name
 		l.Labels[v1alpha1.LabelFamily] = string(ipam.FamilyOf(a))
 		err = c.Patch(ctx, l, client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{}))
-		if _, err := retryConflict(err); err != nil {
+		if _, err := round.Retry(err, statusInterval); err != nil {
 			return err
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/controller/round"
 	"github.com/berthdev/berth/ipam"
 )
 
@@ -23,7 +24,7 @@ import (
 type collector struct {
 	cached   client.Client
 	live     client.Reader // uncached
-	recorder eventRecorder
+	recorder round.Recorder
 	log      logr.Logger
 	now      func() time.Time
 	interval time.Duration

@@ -4,15 +4,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/controller/round"
 )
-
-// eventRecorder is the part of events.EventRecorder (events.k8s.io/v1) that is used.
-type eventRecorder interface {
-	Eventf(regarding, related runtime.Object, kind, reason, action, note string, args ...any)
-}
 
 // alarms are the conditions whose becoming true, or for Ready false, is a warning.
 var alarms = map[string]metav1.ConditionStatus{
@@ -22,7 +17,7 @@ var alarms = map[string]metav1.ConditionStatus{
 }
 
 // tellConditions makes an event of each condition that changed. A new pool that is well needs none.
-func tellConditions(r eventRecorder, old, pool *v1alpha1.IPPool) {
+func tellConditions(r round.Recorder, old, pool *v1alpha1.IPPool) {
 	for _, c := range pool.Status.Conditions {
 		before := meta.FindStatusCondition(old.Status.Conditions, c.Type)
 		bad := c.Status == alarms[c.Type]

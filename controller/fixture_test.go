@@ -86,7 +86,7 @@ func node(name string, ready corev1.ConditionStatus, taints ...string) *corev1.N
 	return n
 }
 
-// recorded is an eventRecorder that remembers.
+// recorded is a round.Recorder that remembers.
 type recorded []string
 
 func (r *recorded) Eventf(regarding, _ runtime.Object, kind, reason, _, note string, args ...any) {

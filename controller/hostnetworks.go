@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/controller/round"
 )
 
 // hostNetworkReconciler counts what the agents say of HostNetworks, forgets nodes that are no more, and keeps a deleted HostNetwork until
@@ -71,7 +72,7 @@ func (r *hostNetworkReconciler) Reconcile(ctx context.Context, req reconcile.Req
 	}
 	pruned, err := r.prune(ctx, &h, nodes.Items)
 	if pruned || err != nil {
-		return retryConflict(err) // what is left is news, and wakes us
+		return round.Retry(err, statusInterval) // what is left is news, and wakes us
 	}
 	ready, selected, err := countNodes(&h, nodes.Items)
 	if err != nil {
@@ -86,7 +87,7 @@ func (r *hostNetworkReconciler) Reconcile(ctx context.Context, req reconcile.Req
 	switch {
 	case h.DeletionTimestamp == nil && controllerutil.AddFinalizer(&h, Finalizer),
 		h.DeletionTimestamp != nil && !hasLinks(&h) && controllerutil.RemoveFinalizer(&h, Finalizer):
-		return retryConflict(r.client.Update(ctx, &h))
+		return round.Retry(r.client.Update(ctx, &h), statusInterval)
 	}
 	return reconcile.Result{}, nil
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -17,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/controller/round"
 	"github.com/berthdev/berth/ipam"
 	"github.com/berthdev/berth/ipam/carve"
 )
@@ -32,7 +32,7 @@ const statusInterval = time.Second
 type poolReconciler struct {
 	client   client.Client
 	live     client.Reader // uncached
-	recorder eventRecorder
+	recorder round.Recorder
 	now      func() time.Time
 }
 
@@ -65,14 +65,14 @@ func (r *poolReconciler) Reconcile(ctx context.Context, req reconcile.Request) (
 		return reconcile.Result{}, err
 	}
 	if err := r.writeStatus(ctx, pool, pools.Items, leases.Items); err != nil {
-		return retryConflict(err)
+		return round.Retry(err, statusInterval)
 	}
 	if pool.DeletionTimestamp != nil {
 		return r.finalize(ctx, pool, leases.Items)
 	}
 	if controllerutil.AddFinalizer(pool, Finalizer) {
 		if err := r.client.Update(ctx, pool); err != nil {
-			return retryConflict(err)
+			return round.Retry(err, statusInterval)
 		}
 	}
 	return reconcile.Result{}, adopt(ctx, r.client, pool, leases.Items)
@@ -115,12 +115,12 @@ func (r *poolReconciler) finalize(ctx context.Context, pool *v1alpha1.IPPool, le
 	}
 	for _, l := range idle {
 		if err := deleteUnchanged(ctx, r.client, l); err != nil {
-			return retryConflict(err)
+			return round.Retry(err, statusInterval)
 		}
 	}
 	controllerutil.RemoveFinalizer(pool, Finalizer)
 	if err := r.client.Update(ctx, pool); err != nil {
-		return retryConflict(err)
+		return round.Retry(err, statusInterval)
 	}
 	return reconcile.Result{}, nil
 }
@@ -144,14 +144,6 @@ func split(pool string, leases []v1alpha1.IPLease) (inUse, idle []*v1alpha1.IPLe
 func deleteUnchanged(ctx context.Context, c client.Client, l *v1alpha1.IPLease) error {
 	uid, version := l.UID, l.ResourceVersion
 	return client.IgnoreNotFound(c.Delete(ctx, l, client.Preconditions{UID: &uid, ResourceVersion: &version}))
-}
-
-// retryConflict turns a conflict, which is normal among several writers, into another try, and forgives what is gone.
-func retryConflict(err error) (reconcile.Result, error) {
-	if apierrors.IsConflict(err) {
-		return reconcile.Result{RequeueAfter: statusInterval}, nil
-	}
-	return reconcile.Result{}, client.IgnoreNotFound(err)
 }
 
 type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/controller/round"
 )
 
 func conflict() error {
@@ -169,13 +170,13 @@ func TestAdopt(t *testing.T) {
 }
 
 func TestRetryConflict(t *testing.T) {
-	if res, err := retryConflict(conflict()); err != nil || res.RequeueAfter == 0 {
+	if res, err := round.Retry(conflict(), statusInterval); err != nil || res.RequeueAfter == 0 {
 		t.Errorf("%v, %v", res, err)
 	}
-	if _, err := retryConflict(apierrors.NewNotFound(schema.GroupResource{}, "x")); err != nil {
+	if _, err := round.Retry(apierrors.NewNotFound(schema.GroupResource{}, "x"), statusInterval); err != nil {
 		t.Error(err)
 	}
-	if _, err := retryConflict(context.DeadlineExceeded); err == nil {
+	if _, err := round.Retry(context.DeadlineExceeded, statusInterval); err == nil {
 		t.Error("error lost")
 	}
 }

@@ -26,7 +26,7 @@ func poolsCommand(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if pools, err = pick(pools, names); err != nil {
+			if pools, err = pick(pools, "pool", (*v1alpha1.IPPool).GetName, names); err != nil {
 				return err
 			}
 			if len(pools) == 0 {
@@ -38,17 +38,18 @@ func poolsCommand(e *env) *cobra.Command {
 	}
 }
 
-func pick(pools []v1alpha1.IPPool, names []string) ([]v1alpha1.IPPool, error) {
+// pick those of all that are named, in that order; without names all.
+func pick[T any](all []T, kind string, name func(*T) string, names []string) ([]T, error) {
 	if len(names) == 0 {
-		return pools, nil
+		return all, nil
 	}
-	var out []v1alpha1.IPPool
+	var out []T
 	for _, n := range names {
-		i := slices.IndexFunc(pools, func(p v1alpha1.IPPool) bool { return p.Name == n })
+		i := slices.IndexFunc(all, func(o T) bool { return name(&o) == n })
 		if i < 0 {
-			return nil, fmt.Errorf("there is no pool %q", n)
+			return nil, fmt.Errorf("there is no %s %q", kind, n)
 		}
-		out = append(out, pools[i])
+		out = append(out, all[i])
 	}
 	return out, nil
 }

@@ -26,13 +26,8 @@ func subnetsCommand(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			for _, n := range names {
-				if !slices.ContainsFunc(all, func(s v1alpha1.Subnet) bool { return s.Name == n }) {
-					return fmt.Errorf("there is no Subnet %q", n)
-				}
-			}
-			if len(names) > 0 {
-				all = slices.DeleteFunc(all, func(s v1alpha1.Subnet) bool { return !slices.Contains(names, s.Name) })
+			if all, err = pick(all, "Subnet", (*v1alpha1.Subnet).GetName, names); err != nil {
+				return err
 			}
 			if len(all) == 0 {
 				fmt.Fprintln(e.out, "There are no Subnets.")

@@ -19,7 +19,6 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/util/workqueue"
@@ -32,6 +31,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/controller/round"
 	"github.com/berthdev/berth/nad"
 )
 
@@ -51,11 +51,6 @@ type Config struct {
 	ShrinkAfter time.Duration
 }
 
-// eventRecorder is the part of events.EventRecorder (events.k8s.io/v1) that is used.
-type eventRecorder interface {
-	Eventf(regarding, related runtime.Object, kind, reason, action, note string, args ...any)
-}
-
 type (
 	queue  = workqueue.TypedRateLimitingInterface[v1alpha1.PoolOwner]
 	object = client.Object
@@ -66,7 +61,7 @@ type reconciler struct {
 	cached   client.Client
 	live     client.Reader
 	custom   *custom
-	recorder eventRecorder
+	recorder round.Recorder
 	log      logr.Logger
 	after    time.Duration
 	now      func() time.Time
@@ -82,7 +77,7 @@ type reconciler struct {
 }
 
 // Add the controller to a manager, whose cache has the objects of ByObject, and whose scheme has NetworkAttachmentDefinitions.
-func Add(mgr ctrl.Manager, recorder eventRecorder, cfg Config) error {
+func Add(mgr ctrl.Manager, recorder round.Recorder, cfg Config) error {
 	kinds, err := discovery.NewDiscoveryClientForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
 	if err != nil {
 		return err

@@ -10,13 +10,13 @@ import (
 	nadv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/controller/round"
 	"github.com/berthdev/berth/ipam"
 	"github.com/berthdev/berth/nad"
 )
@@ -24,16 +24,11 @@ import (
 // gather is how long changes that concern all networks are gathered before these are looked at.
 const gather = time.Second
 
-// eventRecorder is the part of events.EventRecorder (events.k8s.io/v1) that is used.
-type eventRecorder interface {
-	Eventf(regarding, related runtime.Object, kind, reason, action, note string, args ...any)
-}
-
 // NAD is the kind as the API server and Multus name it.
 var kindNAD = schema.GroupKind{Group: nadv1.SchemeGroupVersion.Group, Kind: "NetworkAttachmentDefinition"}
 
 // Add to the manager, whose scheme has the kind (nadv1.AddToScheme). Where Multus is not installed this waits until it is.
-func Add(mgr ctrl.Manager, recorder eventRecorder) error {
+func Add(mgr ctrl.Manager, recorder round.Recorder) error {
 	log := mgr.GetLogger().WithName("attachments")
 	return mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
 		if !awaitKind(ctx, mgr.GetRESTMapper(), log) {

@@ -7,13 +7,13 @@ import (
 
 	nadv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/controller/round"
 	"github.com/berthdev/berth/nad"
 )
 
@@ -33,7 +33,7 @@ const mostNote = 1000
 // checker keeps the annotation of each network, and tells of its changes.
 type checker struct {
 	client   client.Client
-	recorder eventRecorder
+	recorder round.Recorder
 }
 
 func (r *checker) setup(mgr ctrl.Manager) error {
@@ -86,7 +86,7 @@ func (r *checker) Reconcile(ctx context.Context, req reconcile.Request) (reconci
 		return reconcile.Result{}, err
 	}
 	if err := r.client.Patch(ctx, n, client.RawPatch(types.MergePatchType, patch)); err != nil {
-		return retryConflict(err)
+		return round.Retry(err, gather)
 	}
 	if is == "" {
 		r.recorder.Eventf(n, nil, corev1.EventTypeNormal, noteMended, "Observe", "no problem is known of the network any more")
@@ -94,14 +94,6 @@ func (r *checker) Reconcile(ctx context.Context, req reconcile.Request) (reconci
 	}
 	r.recorder.Eventf(n, nil, corev1.EventTypeWarning, noteProblem, "Observe", "%s", cut(is))
 	return reconcile.Result{}, nil
-}
-
-// retryConflict turns a conflict, which is normal among several writers, into another try, and forgives what is gone.
-func retryConflict(err error) (reconcile.Result, error) {
-	if apierrors.IsConflict(err) {
-		return reconcile.Result{RequeueAfter: gather}, nil
-	}
-	return reconcile.Result{}, client.IgnoreNotFound(err)
 }
 
 func cut(s string) string {

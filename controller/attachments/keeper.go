@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/controller/round"
 )
 
 // Reasons of the condition Attached.
@@ -36,7 +37,7 @@ const (
 type keeper struct {
 	client   client.Client
 	live     client.Reader // uncached
-	recorder eventRecorder
+	recorder round.Recorder
 }
 
 // Requests are owners: the kind stands in place of a namespace, which they have none of.
@@ -142,12 +143,12 @@ func (r *keeper) Reconcile(ctx context.Context, req reconcile.Request) (reconcil
 	}
 	clashes, err := r.keep(ctx, of, object, networks)
 	if err != nil {
-		return retryConflict(err)
+		return round.Retry(err, gather)
 	}
 	if object == nil {
 		return reconcile.Result{}, nil
 	}
-	return retryConflict(r.tell(ctx, object, len(networks) > 0, clashes))
+	return round.Retry(r.tell(ctx, object, len(networks) > 0, clashes), gather)
 }
 
 // keep the networks of an owner; clashes say which names others have. The owner's object is nil if it is gone.

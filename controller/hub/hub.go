@@ -26,7 +26,6 @@ import (
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -34,6 +33,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/controller/round"
 	"github.com/berthdev/berth/controller/subnets"
 )
 
@@ -52,17 +52,12 @@ type Config struct {
 // KubeconfigKey of the Secret.
 const KubeconfigKey = "kubeconfig"
 
-// eventRecorder is the part of events.EventRecorder (events.k8s.io/v1) that is used.
-type eventRecorder interface {
-	Eventf(regarding, related runtime.Object, kind, reason, action, note string, args ...any)
-}
-
 // Hub is the other cluster, from the view of a member. It is the subnets.Blocks of the carver.
 type Hub struct {
 	cfg      Config
 	client   client.Client
 	live     client.Reader // uncached
-	recorder eventRecorder
+	recorder round.Recorder
 	log      logr.Logger
 	local    subnets.Local
 	// Changed names Subnets whose blocks in the hub changed.

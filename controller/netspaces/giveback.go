@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/controller/round"
 )
 
 // giveBack what a deleted netspace has, and let it go.
@@ -20,17 +21,17 @@ func (r *reconciler) giveBack(ctx context.Context, n *v1alpha1.Netspace, m membe
 	}
 	left, err := r.takeDown(ctx, n.Name)
 	if err != nil {
-		return retry(err)
+		return round.Retry(err, soon)
 	}
 	if len(left) > 0 {
 		wait := refusal{reasonWaits, "it is being deleted, and waits for " + some(left)}
 		if err := r.tell(ctx, n, m, wait); err != nil {
-			return retry(err)
+			return round.Retry(err, soon)
 		}
 		return reconcile.Result{RequeueAfter: again}, nil
 	}
 	controllerutil.RemoveFinalizer(n, Finalizer)
-	return retry(r.client.Update(ctx, n))
+	return round.Retry(r.client.Update(ctx, n), soon)
 }
 
 // orphans of a netspace that went without its finalizer: by force, or before it had one.
@@ -43,7 +44,7 @@ func (r *reconciler) orphans(ctx context.Context, name string) (reconcile.Result
 		return reconcile.Result{}, err
 	}
 	_, err := r.takeDown(ctx, name) // what is left wakes us when it goes
-	return retry(err)
+	return round.Retry(err, soon)
 }
 
 // takeDown deletes what was made for a netspace: its pools first, then its share. What is left, and what it waits for, is in words. Pools of

@@ -29,13 +29,13 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/runtime"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/controller/round"
 	"github.com/berthdev/berth/ipam"
 )
 
@@ -46,11 +46,6 @@ const (
 	soon  = time.Second      // until another look after others' writes
 	again = 10 * time.Second // until another look at what only others can mend
 )
-
-// eventRecorder is the part of events.EventRecorder (events.k8s.io/v1) that is used.
-type eventRecorder interface {
-	Eventf(regarding, related runtime.Object, kind, reason, action, note string, args ...any)
-}
 
 // Sharer cuts the CIDRs of a child, one of each family and of size addresses, out of a Subnet; asked again it gives the same. They return
 // by themselves once there is no such child. It is package subnets' Carver.
@@ -63,11 +58,11 @@ type reconciler struct {
 	client   client.Client
 	live     client.Reader // uncached
 	share    Sharer
-	recorder eventRecorder
+	recorder round.Recorder
 }
 
 // Add to the manager.
-func Add(mgr ctrl.Manager, share Sharer, recorder eventRecorder) error {
+func Add(mgr ctrl.Manager, share Sharer, recorder round.Recorder) error {
 	return (&reconciler{client: mgr.GetClient(), live: mgr.GetAPIReader(), share: share, recorder: recorder}).setup(mgr)
 }
 
@@ -82,7 +77,7 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	}
 	if n.DeletionTimestamp == nil && controllerutil.AddFinalizer(n, Finalizer) {
 		if err := r.client.Update(ctx, n); err != nil {
-			return retry(err)
+			return round.Retry(err, soon)
 		}
 	}
 	all, err := r.netspaces(ctx)
@@ -124,7 +119,7 @@ func (r *reconciler) keep(ctx context.Context, n *v1alpha1.Netspace, m members) 
 	var wait refusal
 	child, ref, err := r.keepShare(ctx, n, m)
 	if err != nil {
-		return retry(err)
+		return round.Retry(err, soon)
 	}
 	switch {
 	case ref.passing():
@@ -138,14 +133,14 @@ func (r *reconciler) keep(ctx context.Context, n *v1alpha1.Netspace, m members) 
 	for _, s := range own {
 		ref, err := r.keepPool(ctx, n, s, s == child)
 		if err != nil {
-			return retry(err)
+			return round.Retry(err, soon)
 		}
 		if ref.reason != "" {
 			refusals = append(refusals, ref)
 		}
 	}
 	if err := r.tell(ctx, n, m, outcome(n, child, refusals, wait)); err != nil {
-		return retry(err)
+		return round.Retry(err, soon)
 	}
 	switch {
 	case slices.ContainsFunc(refusals, func(r refusal) bool { return r.reason == reasonBusy }):
@@ -154,12 +149,4 @@ func (r *reconciler) keep(ctx context.Context, n *v1alpha1.Netspace, m members) 
 		return reconcile.Result{RequeueAfter: again}, nil
 	}
 	return reconcile.Result{}, nil
-}
-
-// retry turns a conflict, which is normal among several writers, into another try, and forgives what is gone.
-func retry(err error) (reconcile.Result, error) {
-	if apierrors.IsConflict(err) {
-		return reconcile.Result{RequeueAfter: soon}, nil
-	}
-	return reconcile.Result{}, client.IgnoreNotFound(err)
 }

@@ -11,7 +11,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -19,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/controller/round"
 	"github.com/berthdev/berth/ipam"
 	"github.com/berthdev/berth/ipam/carve"
 )
@@ -37,7 +37,7 @@ func (c subnetReconciler) Reconcile(ctx context.Context, req reconcile.Request) 
 	}
 	if s.DeletionTimestamp == nil && controllerutil.AddFinalizer(&s, Finalizer) {
 		if err := c.client.Update(ctx, &s); err != nil {
-			return retry(err)
+			return round.Retry(err, soon)
 		}
 	}
 	v, err := c.look(ctx, &s)
@@ -53,7 +53,7 @@ func (c subnetReconciler) Reconcile(ctx context.Context, req reconcile.Request) 
 	s.Status = c.status(v, owners, clusters)
 	if !equality.Semantic.DeepEqual(old.Status, s.Status) {
 		if err := c.client.Status().Patch(ctx, &s, client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{})); err != nil {
-			return retry(err)
+			return round.Retry(err, soon)
 		}
 		c.tell(old, &s)
 	}
@@ -88,15 +88,7 @@ func (c subnetReconciler) finalize(ctx context.Context, s *v1alpha1.Subnet, v *v
 		}
 	}
 	controllerutil.RemoveFinalizer(s, Finalizer)
-	return retry(c.client.Update(ctx, s))
-}
-
-// retry turns a conflict, which is normal among several writers, into another try, and forgives what is gone.
-func retry(err error) (reconcile.Result, error) {
-	if apierrors.IsConflict(err) {
-		return reconcile.Result{RequeueAfter: soon}, nil
-	}
-	return reconcile.Result{}, client.IgnoreNotFound(err)
+	return round.Retry(c.client.Update(ctx, s), soon)
 }
 
 func (c subnetReconciler) status(v *view, owners []carve.Owner, clusters map[string]int64) v1alpha1.SubnetStatus {

@@ -17,7 +17,6 @@ import (
 	"context"
 	"time"
 
-	"k8s.io/apimachinery/pkg/runtime"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
@@ -26,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/controller/round"
 )
 
 // Finalizer keeps a deleted Subnet until nothing is carved from it.
@@ -48,17 +48,12 @@ type Config struct {
 	Workers int
 }
 
-// eventRecorder is the part of events.EventRecorder (events.k8s.io/v1) that is used.
-type eventRecorder interface {
-	Eventf(regarding, related runtime.Object, kind, reason, action, note string, args ...any)
-}
-
 // Carver carves from Subnets.
 type Carver struct {
 	cfg      Config
 	client   client.Client
 	live     client.Reader // uncached
-	recorder eventRecorder
+	recorder round.Recorder
 	ledger   *ledger
 	now      func() time.Time
 	written  memory // of pools' derived fields

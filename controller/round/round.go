@@ -1,0 +1,24 @@
+// Package round has what the reconcilers of all the controller's packages need in each of their rounds.
+package round
+
+import (
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+)
+
+// Recorder is the part of events.EventRecorder (events.k8s.io/v1) that is used.
+type Recorder interface {
+	Eventf(regarding, related runtime.Object, kind, reason, action, note string, args ...any)
+}
+
+// Retry turns a conflict, which is normal among several writers, into another round after a while, and forgives what is gone.
+func Retry(err error, after time.Duration) (reconcile.Result, error) {
+	if apierrors.IsConflict(err) {
+		return reconcile.Result{RequeueAfter: after}, nil
+	}
+	return reconcile.Result{}, client.IgnoreNotFound(err)
+}
