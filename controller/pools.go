@@ -102,7 +102,7 @@ func (r *poolReconciler) finalize(ctx context.Context, pool *v1alpha1.IPPool, le
 	if inUse, _ := split(pool.Name, leases); len(inUse) > 0 {
 		return reconcile.Result{}, nil // the last one's release wakes us
 	}
-	if wait := statusInterval - r.now().Sub(pool.DeletionTimestamp.Time); wait > 0 {
+	if wait := round.Remaining(statusInterval, pool, r.now()); wait > 0 {
 		return reconcile.Result{RequeueAfter: wait}, nil
 	}
 	var fresh v1alpha1.IPLeaseList

@@ -22,3 +22,9 @@ func Retry(err error, after time.Duration) (reconcile.Result, error) {
 	}
 	return reconcile.Result{}, client.IgnoreNotFound(err)
 }
+
+// Remaining is what is left of a wait since an object's deletion, at least: a time of deletion is cut to whole seconds, so that it may
+// have been almost one later.
+func Remaining(wait time.Duration, o client.Object, now time.Time) time.Duration {
+	return wait + time.Second - now.Sub(o.GetDeletionTimestamp().Time)
+}

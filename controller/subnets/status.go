@@ -70,7 +70,7 @@ func (c subnetReconciler) finalize(ctx context.Context, s *v1alpha1.Subnet, v *v
 	if !controllerutil.ContainsFinalizer(s, Finalizer) {
 		return reconcile.Result{}, nil
 	}
-	if wait := statusInterval - c.now().Sub(s.DeletionTimestamp.Time); wait > 0 {
+	if wait := round.Remaining(statusInterval, s, c.now()); wait > 0 {
 		return reconcile.Result{RequeueAfter: wait}, nil
 	}
 	var blocks v1alpha1.IPBlockList
