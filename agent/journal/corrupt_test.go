@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -122,6 +123,33 @@ func TestBitFlips(t *testing.T) {
 		if !aside && !inMeta && strings.Join(seen, "\n") != strings.Join(whole, "\n") {
 			t.Errorf("bit %d of byte %d: unnoticed, and now %d known", bit%8, bit/8, len(seen))
 		}
+	}
+}
+
+// A page that a bucket had once is whole, and so are its records: nothing but the sum of all of them says that it is old.
+func TestOldPages(t *testing.T) {
+	content, dir, page := sample(t, 20), t.TempDir(), os.Getpagesize()
+	_, whole := reopen(t, dir, content)
+	v := verifier{file: content, pageSize: uint64(page)}
+	meta := v.meta(0)
+	if other := v.meta(1); order.Uint64(other[48:]) > order.Uint64(meta[48:]) {
+		meta = other
+	}
+	root := content[order.Uint64(meta[16:])*uint64(page):]
+	for i := range int(order.Uint16(root[10:])) {
+		key, e, err := cell(root, i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bucket := root[at(i)+uint64(order.Uint32(e[4:]))+uint64(len(key)):]
+		was := order.Uint64(bucket)
+		for id := range uint64(len(content) / page) {
+			order.PutUint64(bucket, id)
+			if aside, seen := reopen(t, dir, content); !aside && !slices.Equal(seen, whole) {
+				t.Errorf("page %d for page %d of bucket %s: unnoticed, and now %d known of %d", id, was, key, len(seen), len(whole))
+			}
+		}
+		order.PutUint64(bucket, was)
 	}
 }
 

@@ -92,6 +92,7 @@ type Journal struct {
 	state *state
 
 	db      *bbolt.DB // the writer's; nil while the file cannot be written
+	tally   *tally    // of the file
 	nextTry time.Time // of beginning another file, when db is nil
 }
 

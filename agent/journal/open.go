@@ -41,7 +41,7 @@ func Open(ctx context.Context, file string, now func() time.Time, log *slog.Logg
 	if err != nil {
 		return nil, fmt.Errorf("journal %s: %w", file, err)
 	}
-	j.db, j.state, err = read(f)
+	j.db, j.state, j.tally, err = read(f)
 	if err != nil {
 		f.Close()
 		aside, asideErr := setAside(file)
@@ -50,7 +50,7 @@ func Open(ctx context.Context, file string, now func() time.Time, log *slog.Logg
 		}
 		log.Error("the journal is not readable and was set aside; what pods hold is read from the Kubernetes API instead",
 			"file", file, "as", aside, "err", err)
-		if j.db, err = create(file); err != nil {
+		if j.db, j.tally, err = create(file); err != nil {
 			return nil, fmt.Errorf("journal %s: %w", file, err)
 		}
 		j.state = newState()
@@ -60,18 +60,18 @@ func Open(ctx context.Context, file string, now func() time.Time, log *slog.Logg
 }
 
 // create an empty journal. Nobody else is to have the file: the lock of the one before is given up with it.
-func create(file string) (*bbolt.DB, error) {
+func create(file string) (*bbolt.DB, *tally, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	f, err := lock(ctx, file)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	db, _, err := read(f)
+	db, _, t, err := read(f)
 	if err != nil {
 		f.Close()
 	}
-	return db, err
+	return db, t, err
 }
 
 // lock opens the file and locks it, as bbolt does (flock), but before anything is read of it.
@@ -107,29 +107,29 @@ func isFile(f *os.File, path string) bool {
 
 // read the whole file. bbolt trusts its pages and faults or panics on others, partly in goroutines of its own, so they are verified
 // before.
-func read(f *os.File) (db *bbolt.DB, s *state, err error) {
+func read(f *os.File) (db *bbolt.DB, s *state, t *tally, err error) {
 	info, err := f.Stat()
 	switch {
 	case err != nil:
-		return nil, nil, err
+		return nil, nil, nil, err
 	case !info.Mode().IsRegular():
-		return nil, nil, errors.New("not a regular file")
+		return nil, nil, nil, errors.New("not a regular file")
 	case info.Size() > maxSize:
-		return nil, nil, fmt.Errorf("%d bytes are more than a journal has", info.Size())
+		return nil, nil, nil, fmt.Errorf("%d bytes are more than a journal has", info.Size())
 	}
 	content, err := io.ReadAll(io.NewSectionReader(f, 0, info.Size()))
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	if len(content) > 0 { // else it is new
 		if err := verify(content, os.Getpagesize()); err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 	}
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
-			db, s, err = nil, nil, fmt.Errorf("bbolt: %v", p)
+			db, s, t, err = nil, nil, nil, fmt.Errorf("bbolt: %v", p)
 		}
 	}()
 	db, err = bbolt.Open(f.Name(), 0o600, &bbolt.Options{
@@ -138,12 +138,12 @@ func read(f *os.File) (db *bbolt.DB, s *state, err error) {
 		FreelistType:   bbolt.FreelistMapType,
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	if s, err = load(db); err != nil {
+	if s, t, err = load(db); err != nil {
 		err = errors.Join(err, db.Close())
 	}
-	return db, s, err
+	return db, s, t, err
 }
 
 // setAside renames the file, so that somebody may look at it, and removes what was set aside long ago.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 
 	"go.etcd.io/bbolt"
 )
@@ -18,6 +19,7 @@ const (
 	bucketNode     = "node"
 
 	keyFormat = "format" // → format
+	keyTally  = "tally"  // → tally, 8 bytes, big endian
 
 	// What the node was told last, for a start without the API.
 	KeyPrefixes  = "prefixes"  // → path.Prefixes
@@ -29,7 +31,7 @@ const (
 var nodeKeys = []string{KeyPrefixes, KeyNetspaces, KeyTenants}
 
 // format of the records. A file of another is set aside.
-const format = 1
+const format = 2
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -76,8 +78,8 @@ func (s *state) encode(r record) ([]byte, error) {
 }
 
 // load the state, or write an empty one to a file that is new.
-func load(db *bbolt.DB) (*state, error) {
-	s := newState()
+func load(db *bbolt.DB) (*state, *tally, error) {
+	s, t := newState(), &tally{of: map[record]uint64{}}
 	empty := false
 	err := db.View(func(tx *bbolt.Tx) error {
 		node := tx.Bucket([]byte(bucketNode))
@@ -93,25 +95,28 @@ func load(db *bbolt.DB) (*state, error) {
 		if err := open([]byte(keyFormat), node.Get([]byte(keyFormat)), &f); err != nil || f != format {
 			return errors.Join(fmt.Errorf("format %d, not %d: of another version of berth-agent", f, format), err)
 		}
-		for _, key := range nodeKeys {
-			if p := node.Get([]byte(key)); p != nil {
-				var v json.RawMessage
-				if err := open([]byte(key), p, &v); err != nil {
-					return err
+		for bucket, load := range map[string]func(k, v []byte) error{
+			bucketNode: s.loadNode, bucketEntries: s.loadEntry, bucketReleases: s.loadRelease,
+		} {
+			b := tx.Bucket([]byte(bucket))
+			if b == nil {
+				return fmt.Errorf("bucket %s is missing", bucket)
+			}
+			if err := b.ForEach(func(k, v []byte) error {
+				if r := (record{bucket, string(k)}); r != (record{bucketNode, keyTally}) {
+					t.set(r, v)
 				}
-				s.node[key] = v
+				return load(k, v)
+			}); err != nil {
+				return err
 			}
 		}
-		entries, releases := tx.Bucket([]byte(bucketEntries)), tx.Bucket([]byte(bucketReleases))
-		if entries == nil || releases == nil {
-			return errors.New("a bucket is missing")
-		}
-		return errors.Join(entries.ForEach(s.loadEntry), releases.ForEach(s.loadRelease))
+		return t.check(node.Get([]byte(keyTally)))
 	})
 	if err != nil || !empty {
-		return s, err
+		return s, t, err
 	}
-	return s, db.Update(func(tx *bbolt.Tx) error {
+	return s, t, db.Update(func(tx *bbolt.Tx) error {
 		for _, name := range []string{bucketEntries, bucketReleases, bucketNode} {
 			if _, err := tx.CreateBucket([]byte(name)); err != nil {
 				return err
@@ -121,8 +126,19 @@ func load(db *bbolt.DB) (*state, error) {
 		if err != nil {
 			return err
 		}
-		return tx.Bucket([]byte(bucketNode)).Put([]byte(keyFormat), value)
+		return t.put(tx, record{bucketNode, keyFormat}, value)
 	})
+}
+
+func (s *state) loadNode(k, v []byte) error {
+	if key := string(k); slices.Contains(nodeKeys, key) {
+		var value json.RawMessage
+		if err := open(k, v, &value); err != nil {
+			return err
+		}
+		s.node[key] = value
+	}
+	return nil
 }
 
 func (s *state) loadEntry(k, v []byte) error {

@@ -137,11 +137,11 @@ func (j *Journal) flush() error {
 		return fmt.Errorf("%w: %s, tried a moment ago; see the agent's log", ErrNotWritten, j.file)
 	}
 	j.nextTry = time.Now().Add(again)
-	db, openErr := create(j.file)
+	db, t, openErr := create(j.file)
 	if openErr != nil {
 		return fmt.Errorf("%w: %w", ErrNotWritten, errors.Join(err, openErr))
 	}
-	j.db = db
+	j.db, j.tally = db, t
 	j.markAll()
 	if values, err = j.unwritten(); err == nil {
 		_, err = j.update(values)
@@ -196,14 +196,7 @@ func (j *Journal) update(values map[record][]byte) (broken bool, err error) {
 	}()
 	return false, j.db.Update(func(tx *bbolt.Tx) error {
 		for r, value := range values {
-			b := tx.Bucket([]byte(r.bucket))
-			var err error
-			if value == nil {
-				err = b.Delete([]byte(r.key))
-			} else {
-				err = b.Put([]byte(r.key), value)
-			}
-			if err != nil {
+			if err := j.tally.put(tx, r, value); err != nil {
 				return err
 			}
 		}
