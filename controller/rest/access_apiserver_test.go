@@ -5,8 +5,11 @@ package rest
 import (
 	"context"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -18,6 +21,7 @@ import (
 	"github.com/berthdev/berth/ipam"
 	"github.com/berthdev/berth/ipam/carve"
 	"github.com/berthdev/berth/ipam/store/apitest"
+	"github.com/berthdev/berth/tests/tokens"
 )
 
 func TestTokens(t *testing.T) {
@@ -29,6 +33,14 @@ func TestTokens(t *testing.T) {
 		t.Fatal(err)
 	}
 	good := c.user(t).token
+	key := filepath.Join(filepath.Dir(os.Getenv("KUBECONFIG_APISERVER")), "pki", "service-accounts.key")
+	ending := func(in time.Duration) string {
+		token, err := tokens.Ending(good, key, time.Now().Add(in))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token
+	}
 	parts := strings.Split(good, ".")
 	for _, tc := range []struct{ name, header, says string }{
 		{"none", "", "no token"},
@@ -39,6 +51,7 @@ func TestTokens(t *testing.T) {
 		{"too long", "Bearer " + strings.Repeat("a", longest+1), "none of the Kubernetes API"},
 		{"signature of another", "Bearer " + parts[0] + "." + parts[1] + "." + strings.Repeat("A", len(parts[2])), "not, or no longer, valid"},
 		{"account deleted", "Bearer " + gone, "not, or no longer, valid"},
+		{"expired", "Bearer " + ending(-5 * time.Minute), "expired"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			for range 2 { // from the API server, and from what is remembered of it
@@ -53,7 +66,9 @@ func TestTokens(t *testing.T) {
 			}
 		})
 	}
-	(&user{c: c, token: good}).ask(t, "GET", "/v1/pools", nil).want(t, 200, nil)
+	for _, token := range []string{good, ending(time.Minute)} {
+		(&user{c: c, token: token}).ask(t, "GET", "/v1/pools", nil).want(t, 200, nil)
+	}
 	// The document is for everybody.
 	resp, err := c.http.Get(c.url + documentPath)
 	if err != nil || resp.StatusCode != http.StatusOK {

@@ -193,6 +193,9 @@ func (a *api) freeOnes(ctx context.Context, obj *v1alpha1.IPPool, n int) (out []
 	if err != nil {
 		return nil, err
 	}
+	if len(p.Families()) == 0 {
+		return nil, conflict("pool", p.Name, "try again when GET /v1/pools/"+p.Name+" shows addresses; its conditions say what they wait for", "pool %q has no addresses", p.Name)
+	}
 	for _, f := range p.Families() {
 		left := n
 		for _, r := range free[f] {

@@ -240,6 +240,11 @@ func TestFixedAddresses(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) { u.ask(t, "POST", app, tc.body).want(t, 422, nil, tc.says) })
 	}
 	u.ask(t, "POST", app, map[string]any{"pool": c.name, "count": 9}).want(t, 409, nil, `"field":"count"`, "8 free")
+	size := int32(5)
+	empty := named1(&v1alpha1.IPPool{}, c.name+"-empty").(*v1alpha1.IPPool) // not carved yet
+	empty.Spec.Network, empty.Spec.Subnet, empty.Spec.Size = c.name, c.name, &size
+	c.create(t, empty)
+	u.ask(t, "POST", app, map[string]any{"pool": empty.Name, "count": 2}).want(t, 409, nil, `"field":"pool"`, empty.Name, "has no addresses", "try again when")
 
 	// What a pod had may be fixed; what it has may not.
 	c.lease(t, "10.6.0.7", v1alpha1.LeaseReleased, nil)

@@ -2,14 +2,12 @@ package e2e
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -33,22 +31,7 @@ func (s *space) tenant(total string) *v1alpha1.Netspace {
 // netspaceIs waits until the condition Ready of a netspace has the words.
 func (s *space) netspaceIs(n *v1alpha1.Netspace, words ...string) {
 	s.Helper()
-	eventually(s, patience, fmt.Sprintf("netspace %s is %q", n.Name, words), func(ctx context.Context) error {
-		if err := on.Get(ctx, client.ObjectKeyFromObject(n), n); err != nil {
-			return err
-		}
-		c := meta.FindStatusCondition(n.Status.Conditions, v1alpha1.NetspaceReady)
-		if c == nil {
-			return errors.New("it has no condition")
-		}
-		got := fmt.Sprintf("%s %s: %s", c.Status, c.Reason, c.Message)
-		for _, w := range words {
-			if !strings.Contains(got, w) {
-				return errors.New(got)
-			}
-		}
-		return nil
-	})
+	s.condition(n, &n.Status.Conditions, v1alpha1.NetspaceReady, words...)
 }
 
 // networkNamed is a NetworkAttachmentDefinition.
