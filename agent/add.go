@@ -137,7 +137,7 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 		return nil, errors.Join(err, t.undo(c))
 	}
 	fast := steer && t.fast(ask)
-	kept := t.keep(c, res, steer, fast, guard) // while the path is made
+	t.keep(c, res, steer, fast, guard)
 	if parent != "" {
 		t.silenceEarlier()
 		if err := a.guard(pod, guarded(holder, c.NetNS, guard, t.leases), guard); err != nil {
@@ -154,7 +154,6 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 	if fast {
 		a.hasten(holder, c.NetNS, t.pools[0].Network, res)
 	}
-	kept()
 	if c.caller.Err() != nil { // nobody hears the answer, and no DEL may come for what it gives
 		return nil, errors.Join(fmt.Errorf("the plugin went away before its answer: %w", c.caller.Err()), t.undo(c))
 	}

@@ -111,8 +111,9 @@ func bindings(e *journal.Entry) []*v1alpha1.IPLease {
 	return out
 }
 
-// keep what an ADD gives, so that it can be given again without the API. The entry is in the file when wait returns.
-func (t *transaction) keep(c call, res *types100.Result, steered, fast bool, guard *journal.Guard) (wait func()) {
+// keep what an ADD gives, so that it can be given again without the API. It is known at once and on its way into the file: the API has
+// it, so that a node without power in the milliseconds until then loses nothing, but that the pod, which has not begun, waits for the API.
+func (t *transaction) keep(c call, res *types100.Result, steered, fast bool, guard *journal.Guard) {
 	e := &journal.Entry{Holder: t.claimant.Holder, NetNS: c.NetNS, Steered: steered, Fast: fast, Guard: guard}
 	for _, l := range t.leases {
 		l = l.DeepCopy()
@@ -127,12 +128,12 @@ func (t *transaction) keep(c call, res *types100.Result, steered, fast bool, gua
 	if err == nil && len(e.Leases) > 0 {
 		written = t.journal.Put(e)
 	}
-	return func() {
+	go func() {
 		if err := errors.Join(err, written()); err != nil {
 			t.log.Error("not in the journal: the pod starts, but not again while the Kubernetes API is away",
 				"pod", t.pod.Namespace+"/"+t.pod.Name, "interface", c.IfName, "err", err)
 		}
-	}
+	}()
 }
 
 // heldBy are the leases of a sandbox's interface, by the API's word and by the journal's: a lease that is to be rebound is the newer
