@@ -12,6 +12,7 @@ out=$(mktemp -d)
 servers=
 
 down() {
+	trap '' INT TERM # make passes on what its whole group was sent: the second would end this half way
 	for server in $servers; do
 		bin/lab apiserver down --dir "$dir" --name "$server" >/dev/null || true
 	done
