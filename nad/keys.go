@@ -7,32 +7,37 @@ import (
 	"strings"
 )
 
-// known annotations of pods, by group. An annotation that is nearly one of them is a typing error, and would leave a pod with another
-// address than the person meant.
-var known = map[string][]string{
-	"berth.dev": {PoolAnnotation, PoolsAnnotation, IPsAnnotation, IdentityAnnotation, RoutesAnnotation, SteeringAnnotation, GuardAnnotation,
-		AllowedAnnotation, FastModeAnnotation, SubnetAnnotation, SizeAnnotation, ReclaimAnnotation, NetspaceAnnotation},
-	"ipam.spidernet.io": {spiderPool, spiderPools, spiderRoutes, spiderSubnet, spiderSubnets, spiderSize, spiderReclaim},
-}
+// vocabulary is the annotations of one kind of object, by group. One that is nearly one of them is a typing error, and would leave a pod with
+// another address than the person meant.
+type vocabulary map[string][]string
 
-// vocabulary that a key belongs to, by its group.
-func vocabulary(key string) ([]string, bool) {
+var (
+	ofPods = vocabulary{
+		"berth.dev": {PoolAnnotation, PoolsAnnotation, IPsAnnotation, IdentityAnnotation, RoutesAnnotation, SteeringAnnotation, GuardAnnotation,
+			AllowedAnnotation, FastModeAnnotation, SubnetAnnotation, SizeAnnotation, ReclaimAnnotation, NetspaceAnnotation},
+		"ipam.spidernet.io": {spiderPool, spiderPools, spiderRoutes, spiderSubnet, spiderSubnets, spiderSize, spiderReclaim},
+		"ipam.com":          {foreignNetspace},
+	}
+	ofNamespaces = vocabulary{"berth.dev": {PoolAnnotation}, "ipam.spidernet.io": {spiderIPv4, spiderIPv6}}
+)
+
+// has keys of the group of this one.
+func (v vocabulary) has(key string) bool {
 	group, _, _ := strings.Cut(key, "/")
-	keys, ok := known[group]
-	return keys, ok
+	return v[group] != nil
 }
 
-// checkKeys refuses annotations with a typing error in their key. What is not near to any known one is of somebody else, or newer
+// check refuses annotations with a typing error in their key. What is not near to any known one is of somebody else, or newer
 // than this version.
-func checkKeys(pod map[string]string) error {
-	for _, key := range slices.Sorted(maps.Keys(pod)) {
-		keys, _ := vocabulary(key)
-		if slices.Contains(keys, key) {
+func (v vocabulary) check(of string, annotations map[string]string) error {
+	for _, key := range slices.Sorted(maps.Keys(annotations)) {
+		group, _, _ := strings.Cut(key, "/")
+		if slices.Contains(v[group], key) {
 			continue
 		}
-		for _, k := range keys {
+		for _, k := range v[group] {
 			if near(key, k) {
-				return annotationError("pod", key, pod[key], fmt.Errorf("has no effect: there is no such annotation; correct it to %s, or remove it", k))
+				return annotationError(of, key, annotations[key], fmt.Errorf("has no effect: there is no such annotation; correct it to %s, or remove it", k))
 			}
 		}
 	}

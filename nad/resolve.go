@@ -75,7 +75,7 @@ func Resolve(in Input) (Ask, []string, error) {
 			warnings = append(warnings, w)
 		}
 	}
-	if err := checkKeys(in.PodAnnotations); err != nil {
+	if err := ofPods.check("pod", in.PodAnnotations); err != nil {
 		return Ask{}, nil, err
 	}
 
@@ -194,6 +194,9 @@ func resolvePools(in Input, interfaces []Interface, warn func(string, ...any)) (
 	}
 
 	ns := in.NamespaceAnnotations
+	if err := ofNamespaces.check("namespace", ns); err != nil {
+		return pools{}, "", err
+	}
 	switch keys := pick(ns, warn, []string{PoolAnnotation}, []string{spiderIPv4, spiderIPv6}); {
 	case keys == nil:
 	case keys[0] == PoolAnnotation:

@@ -421,6 +421,8 @@ func TestResolveErrors(t *testing.T) {
 		{"berth.dev/poolreclaim", "no", "correct it to berth.dev/pool-reclaim"},
 		{"berth.dev/ip", "10.6.1.5", "correct it to berth.dev/ips"},
 		{"ipam.spidernet.io/ippool-ip-numbers", "5", "correct it to ipam.spidernet.io/ippool-ip-number"},
+		{"berth.dev/net-space", "team-a", "correct it to berth.dev/netspace"},
+		{"ipam.com/netspce", "team-a", "correct it to ipam.com/netspace"},
 	}
 	for _, test := range tests {
 		pod := kv(networksAnnotation, "a", test.key, test.value)
@@ -454,6 +456,9 @@ func TestResolveErrors(t *testing.T) {
 		{PoolAnnotation, "", "names no pool"},
 		{spiderIPv4, "a", `is not ["POOL", …]`},
 		{spiderIPv6, "[]", "names no pool"},
+		{"berth.dev/ippol", "a", "there is no such annotation; correct it to berth.dev/ippool, or remove it"},
+		{PoolsAnnotation, "net1=a", "correct it to berth.dev/ippool"}, // of pods only
+		{"ipam.spidernet.io/default-ipv4-ipool", `["a"]`, "correct it to " + spiderIPv4},
 	} {
 		_, _, err := Resolve(Input{NamespaceAnnotations: kv(test.key, test.value), IfName: "eth0"})
 		if err == nil || !strings.Contains(err.Error(), test.want) || !strings.HasPrefix(err.Error(), "namespace annotation "+test.key+": ") {

@@ -53,7 +53,7 @@ func Relevant(annotations map[string]string) map[string]string {
 	}
 	out := map[string]string{}
 	for key, value := range annotations {
-		if _, group := vocabulary(key); group || key == foreignNetspace || key == networksAnnotation || key == defaultNetworkAnnotation {
+		if ofPods.has(key) || key == networksAnnotation || key == defaultNetworkAnnotation {
 			out[key] = value
 		}
 	}
@@ -74,7 +74,7 @@ func TemplateOf(annotations map[string]string, namespace string, config func(nad
 			warnings = append(warnings, w)
 		}
 	}
-	if err := checkKeys(annotations); err != nil {
+	if err := ofPods.check("pod", annotations); err != nil {
 		return t, nil, err
 	}
 	interfaces, err := Interfaces(annotations, namespace)

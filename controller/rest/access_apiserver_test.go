@@ -51,7 +51,7 @@ func TestTokens(t *testing.T) {
 		{"too long", "Bearer " + strings.Repeat("a", longest+1), "none of the Kubernetes API"},
 		{"signature of another", "Bearer " + parts[0] + "." + parts[1] + "." + strings.Repeat("A", len(parts[2])), "not, or no longer, valid"},
 		{"account deleted", "Bearer " + gone, "not, or no longer, valid"},
-		{"expired", "Bearer " + ending(-5 * time.Minute), "expired"},
+		{"expired", "Bearer " + ending(-5*time.Minute), "expired"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			for range 2 { // from the API server, and from what is remembered of it

@@ -17,6 +17,7 @@ import (
 
 	"github.com/berthdev/berth/api/v1alpha1"
 	attachment "github.com/berthdev/berth/controller/attachments"
+	"github.com/berthdev/berth/ipam/carve"
 )
 
 // createNetwork makes all of a network or nothing:
@@ -221,7 +222,7 @@ func connect(s *v1alpha1.Subnet, h *v1alpha1.HostNetwork) []Fault {
 	return nil
 }
 
-// overlaps refuses CIDRs that another Subnet of the L2 domain has.
+// overlaps refuses CIDRs that another Subnet of the L2 domain has, and a VLAN that another L2 domain has.
 func (a *api) overlaps(ctx context.Context, s *v1alpha1.Subnet) error {
 	var list v1alpha1.SubnetList
 	if err := a.client.List(ctx, &list); err != nil {
@@ -239,6 +240,13 @@ func overlap(s *v1alpha1.Subnet, others []v1alpha1.Subnet) *Fault {
 			return "default"
 		}
 		return s.Spec.Network
+	}
+	for i := range others {
+		if o := &others[i]; o.Name != s.Name && carve.OneVLAN(&o.Spec, &s.Spec) {
+			return &Fault{Field: "subnet.vlan", Value: *s.Spec.VLAN,
+				Detail: fmt.Sprintf("VLAN %d on %s is of the L2 domain %q, by network %q", *s.Spec.VLAN, s.Spec.Parent, domain(o), o.Name),
+				Remedy: fmt.Sprintf("take another VLAN, or write subnet.network: %s", domain(o))}
+		}
 	}
 	for i, c := range s.Spec.CIDRs {
 		p, err := netip.ParsePrefix(c.CIDR)

@@ -57,6 +57,10 @@ func TestNetworkLifecycle(t *testing.T) {
 	other := c.network("10.6.0.128/25")
 	other["name"] = c.name + "-b"
 	u.ask(t, "POST", "/v1/networks", other).want(t, 409, nil, "subnet.cidrs[0].cidr", "overlaps 10.6.0.0/24")
+	wire := c.network("10.6.1.0/24")
+	wire["subnet"].(map[string]any)["cidrs"] = []any{map[string]any{"cidr": "10.6.1.0/24"}}
+	wire["name"], wire["subnet"].(map[string]any)["network"] = c.name+"-b", c.name+"-b"
+	u.ask(t, "POST", "/v1/networks", wire).want(t, 409, nil, `"field":"subnet.vlan"`, `"value":910`, "VLAN 910 on bond0.910 is of the L2 domain", "take another VLAN, or write subnet.network: "+c.name)
 
 	u.ask(t, "GET", "/v1/networks/"+c.name, nil).want(t, 200, &n, `"type":"macvlan"`, `"master":"bond0.910"`)
 	if n.Links == nil || len(n.Attachments) != 1 || n.Attachments[0].Namespace != c.namespace || n.Pools != nil {
@@ -212,6 +216,9 @@ func TestNetworkRefused(t *testing.T) {
 	}{
 		{"host bits", func(_, s, _ map[string]any) { s["cidrs"] = []any{map[string]any{"cidr": "10.6.0.1/24"}} }, 422,
 			[]string{`"field":"subnet.cidrs[0].cidr"`, `"value":"10.6.0.1/24"`, `"remedy":"write 10.6.0.0/24"`}},
+		{"gateway outside", func(_, s, _ map[string]any) {
+			s["cidrs"] = []any{map[string]any{"cidr": "10.6.0.0/24", "gateway": "10.7.0.1"}}
+		}, 422, []string{`"field":"subnet.cidrs[0].gateway"`, `"detail":"gateway 10.7.0.1 is not inside the cidr 10.6.0.0/24"`, `"remedy":"name the address that the router has there"`}},
 		{"VLAN", func(_, s, _ map[string]any) { s["vlan"] = 4095 }, 422, []string{`"field":"subnet.vlan"`, `"value":4095`}},
 		{"bond of one", func(_, _, l map[string]any) {
 			l["bond"] = map[string]any{"name": "bond0", "members": []string{"eth1"}}

@@ -179,6 +179,7 @@ func cause(c metav1.StatusCause) Fault {
 	if rest, ok := strings.CutPrefix(c.Message, "Invalid value: "); ok {
 		d := json.NewDecoder(strings.NewReader(rest))
 		var v any
+		f.Detail = rest // of a rule about several fields, whose words have the values
 		if d.Decode(&v) == nil {
 			if text, ok := strings.CutPrefix(rest[d.InputOffset():], ": "); ok {
 				f.Value, f.Detail = brief(v), text

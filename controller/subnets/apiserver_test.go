@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/berthdev/berth/api/v1alpha1"
@@ -70,6 +71,25 @@ func TestSubnetRefuses(t *testing.T) {
 	w.change(young, func(spec *v1alpha1.SubnetSpec) { spec.CIDRs = spec.CIDRs[1:] })
 	w.wantReady(young.Name, "True Serving")
 	w.wantIPs(q.Name, "10.8.0.1")
+
+	// A VLAN that another network has on that link, until it has it no longer.
+	link := apitest.Unique("b")[:9]
+	w.change(s, func(spec *v1alpha1.SubnetSpec) { spec.VLAN, spec.Parent = new(int32(910)), link })
+	o := &v1alpha1.Subnet{ObjectMeta: metav1.ObjectMeta{Name: apitest.Unique("sub")}, Spec: v1alpha1.SubnetSpec{Network: w.network + "-x", VLAN: new(int32(910)), Parent: link,
+		CIDRs: []v1alpha1.SubnetCIDR{{CIDR: "10.9.0.0/24"}}}}
+	w.create(o)
+	w.wantReady(o.Name, "False VLANTaken: vlan 910 on parent "+link+" is of network \""+w.network+"\", by subnet \""+s.Name+"\"", "take another VLAN, or make the subnet anew with network: "+w.network)
+	w.wantEvent(o.Name, reasonVLAN)
+	x := w.pool(o, 1)
+	w.wantCarved(x.Name, "False SubnetNotReady: nothing is carved from Subnet")
+	w.change(s, func(spec *v1alpha1.SubnetSpec) { spec.VLAN, spec.Parent = nil, "" })
+	w.wantReady(o.Name, "True Serving")
+	w.wantIPs(x.Name, "10.9.0.1")
+	w.remove(x)
+	if err := w.admin.Delete(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	w.gone(o)
 
 	// What is carved is left in it.
 	for _, change := range []func(*v1alpha1.SubnetSpec){

@@ -21,6 +21,7 @@ const (
 	reasonServing   = "Serving"
 	reasonMalformed = "Malformed"
 	reasonOverlap   = "OverlapsSubnet"
+	reasonVLAN      = "VLANTaken"
 	reasonOutside   = "CarvedOutside"
 	reasonDeleting  = "WaitsForPools"
 )
@@ -76,7 +77,16 @@ func (c *Carver) look(ctx context.Context, s *v1alpha1.Subnet) (*view, error) {
 	}
 	for i := range others.Items {
 		o := &others.Items[i]
-		if o.Name == s.Name || cmp.Or(o.Spec.Network, "default") != network || !older(o, s) {
+		if o.Name == s.Name || !older(o, s) {
+			continue
+		}
+		if carve.OneVLAN(&o.Spec, &s.Spec) {
+			v.reason = reasonVLAN
+			v.message = fmt.Sprintf("vlan %d on parent %s is of network %q, by subnet %q, which is older; take another VLAN, or make the subnet anew with network: %s",
+				*s.Spec.VLAN, s.Spec.Parent, cmp.Or(o.Spec.Network, "default"), o.Name, cmp.Or(o.Spec.Network, "default"))
+			return v, nil
+		}
+		if cmp.Or(o.Spec.Network, "default") != network {
 			continue
 		}
 		other, err := carve.Compile(o)

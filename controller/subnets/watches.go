@@ -3,6 +3,7 @@ package subnets
 import (
 	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	"k8s.io/client-go/util/workqueue"
@@ -12,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/ipam/carve"
 )
 
 type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
@@ -35,12 +37,25 @@ func watch(f func(ctx context.Context, q queue, gone bool, objects ...client.Obj
 	}
 }
 
-// subnetsOfSubnet wakes a Subnet at once, and the others of its network, which may overlap with it.
+// subnetsOfSubnet wakes a Subnet at once, and the others of its network, which may overlap with it, or of its VLAN, which it may take.
 func (c *Carver) subnetsOfSubnet() handler.EventHandler {
 	return watch(func(ctx context.Context, q queue, gone bool, objects ...client.Object) {
 		q.Add(request(objects[0].GetName()))
-		c.wakeSubnets(ctx, q, cmp.Or(objects[0].(*v1alpha1.Subnet).Spec.Network, "default"))
+		c.wakeSubnets(ctx, q, beside(objects))
 	})
+}
+
+// beside these Subnets, or the same one before and after an edit, are those of its network and of its VLAN.
+func beside(objects []client.Object) func(*v1alpha1.Subnet) bool {
+	return func(s *v1alpha1.Subnet) bool {
+		return slices.ContainsFunc(objects, func(o client.Object) bool {
+			return inNetwork(o.(*v1alpha1.Subnet).Spec.Network)(s) || carve.SameVLAN(&o.(*v1alpha1.Subnet).Spec, &s.Spec)
+		})
+	}
+}
+
+func inNetwork(network string) func(*v1alpha1.Subnet) bool {
+	return func(s *v1alpha1.Subnet) bool { return cmp.Or(s.Spec.Network, "default") == cmp.Or(network, "default") }
 }
 
 // subnetsOfBlock wakes, after an interval in which further changes join in, those that had or have parts of the block, or, where another
@@ -49,7 +64,7 @@ func (c *Carver) subnetsOfBlock() handler.EventHandler {
 	return watch(func(ctx context.Context, q queue, _ bool, objects ...client.Object) {
 		for _, o := range objects {
 			if b := o.(*v1alpha1.IPBlock); b.Spec.Cluster != "" {
-				c.wakeSubnets(ctx, q, b.Spec.Network)
+				c.wakeSubnets(ctx, q, inNetwork(b.Spec.Network))
 			}
 			for _, p := range o.(*v1alpha1.IPBlock).Spec.Parts {
 				q.AddAfter(request(p.Subnet), statusInterval)
@@ -62,21 +77,29 @@ func (c *Carver) subnetsOfBlock() handler.EventHandler {
 func (c *Carver) subnetsOfPool() handler.EventHandler {
 	return watch(func(ctx context.Context, q queue, _ bool, objects ...client.Object) {
 		if p := objects[0].(*v1alpha1.IPPool); p.Spec.Subnet == "" {
-			c.wakeSubnets(ctx, q, cmp.Or(p.Spec.Network, "default"))
+			c.wakeSubnets(ctx, q, inNetwork(p.Spec.Network))
 		}
 	})
 }
 
-func (c *Carver) wakeSubnets(ctx context.Context, q queue, network string) {
+func (c *Carver) wakeSubnets(ctx context.Context, q queue, which func(*v1alpha1.Subnet) bool) {
+	for _, s := range c.subnets(ctx, which) {
+		q.AddAfter(request(s.Name), statusInterval)
+	}
+}
+
+// subnets of the cache; none when it is stopping.
+func (c *Carver) subnets(ctx context.Context, which func(*v1alpha1.Subnet) bool) (out []*v1alpha1.Subnet) {
 	var all v1alpha1.SubnetList
 	if err := c.client.List(ctx, &all, client.UnsafeDisableDeepCopy); err != nil {
-		return // the cache is stopping
+		return nil
 	}
 	for i := range all.Items {
-		if cmp.Or(all.Items[i].Spec.Network, "default") == network {
-			q.AddAfter(request(all.Items[i].Name), statusInterval)
+		if which(&all.Items[i]) {
+			out = append(out, &all.Items[i])
 		}
 	}
+	return out
 }
 
 func poolsOfPool() handler.EventHandler {
@@ -85,7 +108,7 @@ func poolsOfPool() handler.EventHandler {
 	})
 }
 
-// poolsOfSubnet wakes all that are carved from it, and those that wait for addresses of its network.
+// poolsOfSubnet wakes all that are carved from it, and those that wait for addresses of its network, or of one that its VLAN keeps from any.
 func (c *Carver) poolsOfSubnet() handler.EventHandler {
 	return watch(func(ctx context.Context, q queue, _ bool, objects ...client.Object) {
 		var pools v1alpha1.IPPoolList
@@ -98,6 +121,9 @@ func (c *Carver) poolsOfSubnet() handler.EventHandler {
 			}
 		}
 		c.wakeWaiting(q, objects[0].(*v1alpha1.Subnet).Spec.Network)
+		for _, s := range c.subnets(ctx, beside(objects)) {
+			c.wakeWaiting(q, s.Spec.Network)
+		}
 	})
 }
 
