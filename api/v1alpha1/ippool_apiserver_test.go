@@ -181,6 +181,19 @@ func TestPoolValidation(t *testing.T) {
 		{name: "delegate to nobody", pool: "test", spec: `delegate: {config: {}}`, want: []string{"spec.delegate.type", "Required"}},
 		{name: "delegate with words for a configuration", pool: "test", spec: `delegate: {type: dhcp, config: "x"}`, want: []string{"spec.delegate.config", "object"}},
 		{name: "neither delegate nor subnets", pool: "test", spec: `disabled: true`, want: []string{"spec.subnets", "subnets is empty"}},
+
+		{name: "of a Subnet", pool: "test", spec: `network: a, subnet: office, size: 0, netspace: team-a, owner: {apiVersion: apps/v1, kind: Deployment, namespace: demo, name: web}, keep: true`},
+		{name: "of the VLAN", pool: "test", spec: subnets + ", vlan: 4094"},
+		{name: "VLAN 0", pool: "test", spec: subnets + ", vlan: 0", want: []string{"spec.vlan: Invalid value: 0:", "greater than or equal to 1"}},
+		{name: "VLAN 4095", pool: "test", spec: subnets + ", vlan: 4095", want: []string{"spec.vlan: Invalid value: 4095:", "less than or equal to 4094"}},
+		{name: "negative size", pool: "test", spec: "subnet: office, size: -1", want: []string{"spec.size: Invalid value: -1:", "greater than or equal to 0"}},
+		{name: "larger than a pool may be", pool: "test", spec: "subnet: office, size: 65537", want: []string{"spec.size: Invalid value: 65537:", "less than or equal to 65536"}},
+		{name: "no size", pool: "test", spec: "subnet: office", want: []string{"spec.size", "subnet and size go together"}},
+		{name: "size of nothing", pool: "test", spec: subnets + ", size: 5", want: []string{"spec.size", "subnet and size go together"}},
+		{name: "delegate and Subnet", pool: "test", spec: "delegate: {type: dhcp}, subnet: office, size: 5", want: []string{"spec.subnets", "a pool with delegate has no subnets"}},
+		{name: "a tenant's default pool", pool: "test", spec: subnets + ", default: true, netspace: team-a", want: []string{"spec.default", "is no default pool"}},
+		{name: "a workload's default pool", pool: "test", spec: subnets + ", default: true, owner: {apiVersion: apps/v1, kind: Deployment, namespace: demo, name: web}",
+			want: []string{"spec.default", "is no default pool"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, err := create(t, pools, "{apiVersion: berth.dev/v1alpha1, kind: IPPool, metadata: {name: "+tc.pool+"}, spec: {"+tc.spec+"}}")
@@ -205,6 +218,41 @@ func TestNetworkIsImmutable(t *testing.T) {
 	checkRefusal(t, edit(func(s map[string]any) { delete(s, "network") }), []string{"spec.network", "cannot be changed"})
 	checkRefusal(t, edit(func(s map[string]any) { s["disabled"] = true }), nil)
 	checkRefusal(t, edit(func(s map[string]any) { s["subnets"] = s["subnets"].([]any)[1:] }), nil)
+}
+
+// Whose a pool is, and what it is carved from, is so for good: its pods have addresses of it.
+func TestKindIsImmutable(t *testing.T) {
+	pools := apiserver(t).Resource(GroupVersion.WithResource("ippools"))
+	p, err := create(t, pools, `{apiVersion: berth.dev/v1alpha1, kind: IPPool, metadata: {name: test}, spec: {subnet: office, size: 4, netspace: team-a,
+		owner: {apiVersion: apps/v1, kind: Deployment, namespace: demo, name: web}}}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := []string{"spec", "subnet, owner and netspace are said when the pool is made, or never; make another pool"}
+	for _, tc := range []struct {
+		name string
+		edit func(spec map[string]any)
+		want []string
+	}{
+		{"size", func(s map[string]any) { s["size"] = int64(8) }, nil},
+		{"another Subnet", func(s map[string]any) { s["subnet"] = "store" }, []string{"spec.subnet", `subnet cannot be changed (it is "office"); make another pool`}},
+		{"another netspace", func(s map[string]any) { s["netspace"] = "team-b" }, []string{"spec.netspace", `netspace cannot be changed (it is "team-a"); make another pool`}},
+		{"another owner", func(s map[string]any) { s["owner"].(map[string]any)["name"] = "db" }, []string{"spec.owner", "owner cannot be changed: its pods have addresses of the pool"}},
+		{"no netspace", func(s map[string]any) { delete(s, "netspace") }, made},
+		{"no owner", func(s map[string]any) { delete(s, "owner") }, made},
+		{"no Subnet", func(s map[string]any) {
+			delete(s, "subnet")
+			delete(s, "size")
+			s["subnets"] = []any{map[string]any{"cidr": "10.6.0.0/16"}}
+		}, made},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			e := p.DeepCopy()
+			tc.edit(e.Object["spec"].(map[string]any))
+			_, err := pools.Update(t.Context(), e, metav1.UpdateOptions{DryRun: []string{metav1.DryRunAll}})
+			checkRefusal(t, err, tc.want)
+		})
+	}
 }
 
 // What another plugin gave must be given back to it, with the configuration by which it gave it.
