@@ -114,6 +114,7 @@ type Agent struct {
 	tenants     *tenants
 	owners      *owners
 	openFast    func() (fastMode, error)
+	fenceTold   func(context.Context) error // whether source guards are fenced
 	startEvents func(context.Context) error
 
 	hostNetworks *hostNetworks
@@ -201,7 +202,7 @@ func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*
 	a.store = store.New(leases, cfg.NodeName, hooks, cfg.Now, log)
 	a.pools = newPools(poolClient, a.pods, a.store, log)
 	a.netspaces = newNetspaces(netspaces, a.pools, func() *journal.Journal { return a.journal }, log)
-	a.serving = newServing(cfg, client, a.pools, a.tellNode(client), log)
+	a.serving = newServing(cfg, client, a.pools, a.tellNode(client, ServicePathCondition), log)
 	a.tenants = newTenants(a)
 	a.pools.tell = func(pools []*ipam.Pool) {
 		a.serving.setPools(pools)
@@ -209,6 +210,7 @@ func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*
 	}
 	a.path.OnLinks(a.serving.proxy.SetLinks)
 	a.metrics.registry.MustRegister(a.serving)
+	a.fenceTold = a.tellFence(client)
 	a.network = newNetwork(client, a.pods, cfg, a.setPrefixes, log)
 	if a.journal, err = journal.Open(context.Background(), "", cfg.Now, log); err != nil {
 		return nil, err
@@ -253,6 +255,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.onceReady(ctx, a.clash.run) })
 	g.Go(func() error { return a.onceReady(ctx, a.replay) })
 	g.Go(func() error { return a.onceReady(ctx, a.sweep) })
+	g.Go(func() error { return a.onceReady(ctx, a.fenceTold) })
 	g.Go(func() error { return a.onceReady(ctx, a.serveServices) })
 	return g.Wait()
 }

@@ -17,7 +17,17 @@ import (
 // ServicePathCondition of a Node says whether its macvlan pods have Services, and from whom.
 const ServicePathCondition corev1.NodeConditionType = "BerthServicePath"
 
-// servedBy is what the condition says.
+// SourceGuardCondition of a Node says whether its pods are kept from going around their source guards.
+const SourceGuardCondition corev1.NodeConditionType = "BerthSourceGuard"
+
+func fenced(why error) servedBy {
+	if why != nil {
+		return servedBy{corev1.ConditionFalse, "NotFenced", fmt.Sprintf("pods with NET_RAW or NET_ADMIN can go around their source guards: the kernel takes no programs that keep them from it: %v", why)}
+	}
+	return servedBy{corev1.ConditionTrue, "Fenced", "pods are kept from going around their source guards"}
+}
+
+// servedBy is what a condition says.
 type servedBy struct {
 	status          corev1.ConditionStatus
 	reason, message string
@@ -40,11 +50,11 @@ var (
 	noServicePath = servedBy{corev1.ConditionFalse, "NoServicePath", "berth-agent has --service-path=false: macvlan pods have no way to Services"}
 )
 
-// tellNode writes the condition, if it is another than the node has.
-func (a *Agent) tellNode(client kubernetes.Interface) func(context.Context, servedBy) error {
+// tellNode writes a condition, if it is another than the node has.
+func (a *Agent) tellNode(client kubernetes.Interface, kind corev1.NodeConditionType) func(context.Context, servedBy) error {
 	return func(ctx context.Context, by servedBy) error {
 		now := metav1.NewTime(a.cfg.Now())
-		want := corev1.NodeCondition{Type: ServicePathCondition, Status: by.status, Reason: by.reason, Message: by.message,
+		want := corev1.NodeCondition{Type: kind, Status: by.status, Reason: by.reason, Message: by.message,
 			LastHeartbeatTime: now, LastTransitionTime: now}
 		for _, c := range a.pods.thisNode().Status.Conditions {
 			if c.Type != want.Type {
@@ -61,13 +71,13 @@ func (a *Agent) tellNode(client kubernetes.Interface) func(context.Context, serv
 	}
 }
 
-func patchCondition(ctx context.Context, client kubernetes.Interface, node string, condition any) error {
-	patch, err := json.Marshal(map[string]any{"status": map[string]any{"conditions": []any{condition}}})
+func patchCondition(ctx context.Context, client kubernetes.Interface, node string, conditions ...any) error {
+	patch, err := json.Marshal(map[string]any{"status": map[string]any{"conditions": conditions}})
 	if err != nil {
 		return err
 	}
 	if _, err := client.CoreV1().Nodes().Patch(ctx, node, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status"); err != nil {
-		return fmt.Errorf("condition %s of node %q: %w", ServicePathCondition, node, err)
+		return fmt.Errorf("conditions of node %q: %w", node, err)
 	}
 	return nil
 }
@@ -75,12 +85,13 @@ func patchCondition(ctx context.Context, client kubernetes.Interface, node strin
 // forgetPatience is how long cleanup waits for an API server that may be away.
 const forgetPatience = 5 * time.Second
 
-// ForgetCondition takes the condition off a node, and what was told of its links.
+// ForgetCondition takes the conditions off a node, and what was told of its links.
 func ForgetCondition(ctx context.Context, client kubernetes.Interface, node string) error {
 	ctx, cancel := context.WithTimeout(ctx, forgetPatience)
 	defer cancel()
 	if err := annotateNode(ctx, client.CoreV1().Nodes(), node, nil); err != nil {
 		return err
 	}
-	return patchCondition(ctx, client, node, map[string]any{"$patch": "delete", "type": ServicePathCondition})
+	return patchCondition(ctx, client, node, map[string]any{"$patch": "delete", "type": ServicePathCondition},
+		map[string]any{"$patch": "delete", "type": SourceGuardCondition})
 }

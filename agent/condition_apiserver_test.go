@@ -4,7 +4,9 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -30,7 +32,7 @@ func TestNodeCondition(t *testing.T) {
 	if err := patchCondition(t.Context(), client, r.conf.NodeName, other); err != nil {
 		t.Fatal(err)
 	}
-	tell := r.tellNode(client)
+	tell := r.tellNode(client, ServicePathCondition)
 	version := ""
 	for i, by := range []servedBy{kubeProxy(proxy.NFTables), kubeProxy(proxy.NFTables), ownProxy(proxy.Nobody), noProxy} {
 		if err := tell(t.Context(), by); err != nil {
@@ -56,6 +58,16 @@ func TestNodeCondition(t *testing.T) {
 			}
 			return nil
 		})
+	}
+	guard := r.tellNode(client, SourceGuardCondition)
+	for _, why := range []error{nil, errors.New("no BTF")} {
+		if err := guard(t.Context(), fenced(why)); err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(node().Status.Conditions, func(c corev1.NodeCondition) bool { return c.Type == SourceGuardCondition })
+		if i < 0 || (node().Status.Conditions[i].Status == corev1.ConditionTrue) != (why == nil) {
+			t.Errorf("of %v: %+v", why, node().Status.Conditions)
+		}
 	}
 	if err := ForgetCondition(context.Background(), client, r.conf.NodeName); err != nil {
 		t.Fatal(err)

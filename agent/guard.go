@@ -6,9 +6,11 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/berthdev/berth/agent/guards"
 	"github.com/berthdev/berth/agent/journal"
@@ -26,6 +28,8 @@ type sourceGuards interface {
 	Known(containerID, ifName string) (guards.Interface, bool)
 	States() map[string]int
 	Counters() (map[string]uint64, error)
+	Unfenced() (why error, known bool)
+	Denials() (map[string]uint64, error)
 }
 
 // noGuards are the source guards of an agent without a service path.
@@ -38,6 +42,8 @@ func (noGuards) Sync([]guards.Interface)                           {}
 func (noGuards) Known(string, string) (_ guards.Interface, _ bool) { return }
 func (noGuards) States() map[string]int                            { return nil }
 func (noGuards) Counters() (_ map[string]uint64, _ error)          { return }
+func (noGuards) Unfenced() (_ error, _ bool)                       { return }
+func (noGuards) Denials() (_ map[string]uint64, _ error)           { return }
 
 // guarding says whether and how an interface is kept to its leases.
 //
@@ -101,6 +107,27 @@ func (a *Agent) guard(pod *corev1.Pod, i guards.Interface, g *journal.Guard) err
 	}
 	a.warn(pod, "SourceGuardFailed", fmt.Sprintf("interface %s is not kept to its addresses yet, tried again every 30 s: %v", i.Name, err))
 	return nil
+}
+
+// tellFence writes the node's condition that says whether pods are kept from going around their source guards.
+func (a *Agent) tellFence(client kubernetes.Interface) func(context.Context) error {
+	tell := a.tellNode(client, SourceGuardCondition)
+	return func(ctx context.Context) error {
+		tick := time.NewTicker(lookServing)
+		defer tick.Stop()
+		for {
+			if why, known := a.guards.Unfenced(); known {
+				if err := tell(ctx, fenced(why)); err != nil {
+					a.log.Warn("tell the node's condition; tried again", "every", lookServing, "err", err)
+				}
+			}
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-tick.C:
+			}
+		}
+	}
 }
 
 // silence an interface for what it gives up: an address may be another's soon.
@@ -173,16 +200,22 @@ func (a *Agent) guardOf(h *v1alpha1.LeaseHolder, leases []*v1alpha1.IPLease) *jo
 	return g
 }
 
-// refused tells a pod's owner of frames that its source guard has dropped.
-func (a *Agent) refused(i guards.Interface, frames uint64) {
+// refused tells a pod's owner of what its source guard has refused.
+func (a *Agent) refused(i guards.Interface, n guards.Refused) {
 	for _, l := range a.heldBy(i.ContainerID, i.Name) {
 		h := ipam.HolderOn(l, a.cfg.NodeName)
 		if h == nil {
 			continue
 		}
 		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: h.Namespace, Name: h.Pod, UID: h.UID}}
-		a.warn(pod, "SourceGuardRefused", fmt.Sprintf("interface %s sent %d frames with an address or a MAC that is not of its leases; they were dropped. "+
-			"If the pod is to use further addresses, name them in the annotation %s", i.Name, frames, nad.AllowedAnnotation))
+		if n.Frames > 0 {
+			a.warn(pod, "SourceGuardRefused", fmt.Sprintf("interface %s sent %d frames with an address or a MAC that is not of its leases; they were dropped. "+
+				"If the pod is to use further addresses, name them in the annotation %s", i.Name, n.Frames, nad.AllowedAnnotation))
+		}
+		if n.Calls > 0 {
+			a.warn(pod, "SourceGuardBypass", fmt.Sprintf("the pod made %d calls by which frames go around the source guard of interface %s (PACKET_QDISC_BYPASS, AF_XDP, "+
+				"a macvlan link of its own); they were denied. If it is to, give it the annotation %s: Disabled", n.Calls, i.Name, nad.GuardAnnotation))
+		}
 		return
 	}
 }

@@ -32,6 +32,8 @@ const (
 	MetricSightings  = "berth_path_sightings_total"         // by vmac and outcome: users of watched addresses
 	MetricRefused    = "berth_source_guard_refused_total"   // frames of pods, by reason
 	MetricGuards     = "berth_source_guard_interfaces"      // by state
+	MetricFence      = "berth_source_guard_fence"           // 1 where pods are kept from going around it
+	MetricDenied     = "berth_source_guard_denied_total"    // calls of pods that would, by reason
 	MetricConflicts  = "berth_conflicts_total"              // written down by this node, by what the address was
 	MetricLimited    = "berth_conflicts_limited_total"      // not written down: too many
 	MetricLinks      = "berth_hostnetwork_ready"            // by HostNetwork: 1 if its links are as they should be
@@ -143,11 +145,15 @@ type guardCounts struct{ *Agent }
 var (
 	refusedDesc = prometheus.NewDesc(MetricRefused, "Frames of pods that the source guard dropped, by reason.", []string{"reason"}, nil)
 	guardsDesc  = prometheus.NewDesc(MetricGuards, "Macvlan interfaces of pods, by whether they are kept to their leases.", []string{"state"}, nil)
+	fenceDesc   = prometheus.NewDesc(MetricFence, "Whether pods are kept from going around their source guard on this node.", nil, nil)
+	deniedDesc  = prometheus.NewDesc(MetricDenied, "Calls of pods by which frames would go around their source guard, by reason.", []string{"reason"}, nil)
 )
 
 func (g guardCounts) Describe(ch chan<- *prometheus.Desc) {
 	ch <- refusedDesc
 	ch <- guardsDesc
+	ch <- fenceDesc
+	ch <- deniedDesc
 }
 
 func (g guardCounts) Collect(ch chan<- prometheus.Metric) {
@@ -160,6 +166,16 @@ func (g guardCounts) Collect(ch chan<- prometheus.Metric) {
 	}
 	for state, n := range g.guards.States() {
 		ch <- prometheus.MustNewConstMetric(guardsDesc, prometheus.GaugeValue, float64(n), state)
+	}
+	denied, err := g.guards.Denials()
+	if err != nil {
+		g.log.Warn("counters of the source guard's fence", "err", err)
+	}
+	if why, known := g.guards.Unfenced(); known {
+		ch <- prometheus.MustNewConstMetric(fenceDesc, prometheus.GaugeValue, map[bool]float64{true: 1}[why == nil])
+	}
+	for reason, n := range denied {
+		ch <- prometheus.MustNewConstMetric(deniedDesc, prometheus.CounterValue, float64(n), reason)
 	}
 }
 

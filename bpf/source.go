@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -43,6 +44,9 @@ type SourceGuard struct {
 	dir    string
 	clsact bool
 	maps   sourceMaps
+
+	fence    *fence // nil: none
+	unfenced error  // why
 
 	mu      sync.Mutex             // held to change identities and further
 	further map[Place][]furtherKey // content of the map
@@ -95,17 +99,10 @@ func (g *SourceGuard) open() (err error) {
 	if err != nil {
 		return err
 	}
-	reused := map[string]*ebpf.Map{}
+	reused, err := pinned(g.dir, spec)
 	defer pins.CloseMaps(reused) // the objects have descriptors of their own
-	for name := range spec.Maps {
-		m, err := ebpf.LoadPinnedMap(filepath.Join(g.dir, name), nil)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("pinned map %s: %w", name, err)
-		}
-		reused[name] = m
+	if err != nil {
+		return err
 	}
 	if err := withWatch(filepath.Dir(g.dir), spec, reused); err != nil {
 		return err
@@ -141,11 +138,44 @@ func (g *SourceGuard) open() (err error) {
 		at := Place{k.Cookie, int(k.Index)}
 		g.further[at] = append(g.further[at], k)
 	}
+	places, err := g.Places()
+	if err != nil {
+		return err
+	}
+	pods := map[uint64]bool{}
+	for _, at := range places {
+		pods[at.Cookie] = true
+	}
+	g.fence, g.unfenced = openFence(g.dir, pods)
 	return nil
 }
 
+// pinned are the maps of an earlier run, of those that the spec has.
+func pinned(dir string, spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, error) {
+	reused := map[string]*ebpf.Map{}
+	for name := range spec.Maps {
+		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, name), nil)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return reused, fmt.Errorf("pinned map %s: %w", name, err)
+		}
+		reused[name] = m
+	}
+	return reused, nil
+}
+
 // Close releases the descriptors. All stays attached and pinned.
-func (g *SourceGuard) Close() error { return g.maps.Close() }
+func (g *SourceGuard) Close() error {
+	if g.fence == nil {
+		return g.maps.Close()
+	}
+	return errors.Join(g.maps.Close(), g.fence.close())
+}
+
+// Unfenced is why pods can go around the guard on this node; nil if a fence keeps them from it.
+func (g *SourceGuard) Unfenced() error { return g.unfenced }
 
 func (p Place) key() placeKey { return placeKey{Cookie: p.Cookie, Index: uint32(p.Index)} }
 
@@ -156,6 +186,11 @@ func (g *SourceGuard) Put(at Place, s Source) error {
 	id, further, err := at.entries(s)
 	if err != nil {
 		return fmt.Errorf("source guard: %w", err)
+	}
+	if g.fence != nil {
+		if err := g.fence.put(at.Cookie); err != nil {
+			return fmt.Errorf("source guard: %w", err)
+		}
 	}
 	for _, k := range further {
 		if err := g.maps.Further.Put(k, k.Len); err != nil {
@@ -230,7 +265,19 @@ func (g *SourceGuard) Delete(at Place) error {
 	if err := g.maps.Identities.Delete(at.key()); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("source guard: delete %v: %w", at, err)
 	}
-	return g.keepFurther(at, nil)
+	return errors.Join(g.keepFurther(at, nil), g.unfence(at.Cookie))
+}
+
+// unfence a namespace that has no guarded interface any more.
+func (g *SourceGuard) unfence(cookie uint64) error {
+	if g.fence == nil {
+		return nil
+	}
+	places, err := g.Places()
+	if err != nil || slices.ContainsFunc(places, func(p Place) bool { return p.Cookie == cookie }) {
+		return err
+	}
+	return g.fence.drop(cookie)
 }
 
 // Places are all interfaces of which something is known, in no order.
@@ -255,6 +302,22 @@ func (g *SourceGuard) refused(at Place) (uint64, error) {
 		return 0, fmt.Errorf("source guard: look up %v: %w", at, err)
 	}
 	return id.Refused, nil
+}
+
+// Denied is how many calls of the pod with that namespace the fence has denied.
+func (g *SourceGuard) Denied(cookie uint64) (uint64, error) {
+	if g.fence == nil {
+		return 0, nil
+	}
+	return g.fence.denied(cookie)
+}
+
+// Denials are the calls that the fence has denied, by reason; none where there is no fence.
+func (g *SourceGuard) Denials() (map[string]uint64, error) {
+	if g.fence == nil {
+		return nil, nil
+	}
+	return g.fence.denials()
 }
 
 // pin is the path of an interface's link.

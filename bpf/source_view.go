@@ -3,6 +3,8 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 
 	"github.com/cilium/ebpf"
@@ -37,7 +39,37 @@ func ExamineSource(pinDir string, at Place, want Source) (faults []string, err e
 		return nil, fmt.Errorf("source guard: look up the program: %w", err)
 	}
 	known, err := g.examineIdentity(at, want)
-	return append(faults, known...), err
+	if err != nil {
+		return nil, err
+	}
+	faults = append(faults, known...)
+	if fenced, err := ExamineFence(pinDir, at.Cookie); err == nil && !fenced {
+		faults = append(faults, "its namespace is not within the fence: it can go around the guard")
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return faults, nil
+}
+
+// ExamineFence says whether a namespace is within the fence. Where no fence stands the error is fs.ErrNotExist.
+func ExamineFence(pinDir string, cookie uint64) (bool, error) {
+	dir := filepath.Join(pinDir, fmt.Sprint(sourcePrefix, sourceLayout), fenceDir)
+	for name := range programsOf(&fencePrograms{}) {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			return false, fmt.Errorf("fence: pinned link: %w", err)
+		}
+	}
+	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, fenceMapFenced), &ebpf.LoadPinOptions{ReadOnly: true})
+	if err != nil {
+		return false, fmt.Errorf("fence: pinned map: %w", err)
+	}
+	defer m.Close()
+	var n fencedNamespace
+	err = m.Lookup(cookie, &n)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return false, fmt.Errorf("fence: look up namespace: %w", err)
+	}
+	return err == nil, nil
 }
 
 // examineIdentity compares what the program knows.

@@ -73,7 +73,7 @@ func TestVerdicts(t *testing.T) {
 			listed[name] = true
 		}
 	}
-	same(t, operations+", verdicts", append(bpf.Reasons(), bpf.Refusals()...), slices.Collect(maps.Keys(listed)))
+	same(t, operations+", verdicts", slices.Concat(bpf.Reasons(), bpf.Refusals(), bpf.Denials()), slices.Collect(maps.Keys(listed)))
 }
 
 // TestDoctor: the checks by name.

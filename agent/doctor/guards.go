@@ -20,8 +20,9 @@ import (
 )
 
 const (
-	guardMended = "the agent sets this right within half a minute; if it stays, its log says why. Until then the pod may send as anybody, or not at all"
-	guardRound  = "if the pod made it, it goes around the guard: take NET_ADMIN from it. If another network of the pod's has it, that network is not guarded by Berth"
+	guardMended   = "the agent sets this right within half a minute; if it stays, its log says why. Until then the pod may send as anybody, or not at all"
+	guardUnfenced = "the agent's log says why the kernel takes none (it needs BTF and BPF trampolines); drop NET_RAW and NET_ADMIN in pods that do not need them"
+	guardRound    = "if the pod made it, it goes around the guard: take NET_ADMIN from it. If another network of the pod's has it, that network is not guarded by Berth"
 )
 
 // examineGuards looks at each guarded interface: its program, what that lets it send as, and what else is in its namespace.
@@ -64,10 +65,25 @@ func examineGuards(cfg Config, told *state.State) (found []report.Finding) {
 		}
 		looked[file] = true
 	}
+	if guarded > 0 {
+		found = append(found, examineFence(cfg)...)
+	}
 	if len(found) == 0 {
 		found = append(found, finding(checkGuards, report.OK, "", "%d interfaces are guarded, as their leases say", guarded))
 	}
 	return found
+}
+
+// examineFence looks whether there is one. Who is within, bpf.ExamineSource tells.
+func examineFence(cfg Config) []report.Finding {
+	switch _, err := bpf.ExamineFence(cfg.Path.PinDir, 0); {
+	case errors.Is(err, fs.ErrNotExist):
+		return []report.Finding{finding(checkGuards, report.Warn, guardUnfenced,
+			"pods can go around their source guard by PACKET_QDISC_BYPASS, AF_XDP or a macvlan link of their own: no fence keeps them from it")}
+	case err != nil:
+		return []report.Finding{finding(checkGuards, report.Warn, "run the doctor as root in the agent's pod", "the fence of the source guard cannot be read: %s", err)}
+	}
+	return nil
 }
 
 // guardOf an interface: what is wrong, and the macvlan links of its namespace.

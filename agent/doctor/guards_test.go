@@ -24,45 +24,47 @@ import (
 func TestGuards(t *testing.T) {
 	leases := []netip.Addr{netip.MustParseAddr("10.6.1.2"), netip.MustParseAddr("10.6.1.1"), netip.MustParseAddr("10.6.1.3"), netip.MustParseAddr("2001:db8:6::1")}
 	allowed := []netip.Prefix{netip.MustParsePrefix("10.7.0.0/16")}
+	const unfenced = "warn pods can go around their source guard"
 	for _, tt := range []struct {
 		name    string
 		breakIt func(f *fixture, pod *netns.NS, g *bpf.SourceGuard, at bpf.Place)
 		want    []string // beginnings
+		fenced  []string // besides, where the kernel takes a fence
 	}{
-		{"all is well", func(*fixture, *netns.NS, *bpf.SourceGuard, bpf.Place) {}, nil},
+		{"all is well", func(*fixture, *netns.NS, *bpf.SourceGuard, bpf.Place) {}, nil, nil},
 		{"not guarded by wish", func(f *fixture, pod *netns.NS, g *bpf.SourceGuard, at bpf.Place) {
 			f.state.Interfaces[0].Guard = nil
 			pod.Do(func() { must(f.T, g.Release(at)) })
-		}, nil},
+		}, nil, nil},
 		{"taken off", func(f *fixture, pod *netns.NS, g *bpf.SourceGuard, at bpf.Place) {
 			pod.Do(func() { must(f.T, g.Release(at)) })
 			must(f.T, g.Put(at, bpf.Source{MAC: [6]byte{2, 5: 1}, Addresses: leases, Prefixes: allowed}))
-		}, []string{"fail pod shop/web-0, net1: no program of the source guard is at its egress"}},
+		}, []string{"fail pod shop/web-0, net1: no program of the source guard is at its egress"}, nil},
 		{"forgotten", func(f *fixture, _ *netns.NS, g *bpf.SourceGuard, at bpf.Place) { must(f.T, g.Delete(at)) },
-			[]string{"fail pod shop/web-0, net1: its program knows nothing of it"}},
+			[]string{"fail pod shop/web-0, net1: its program knows nothing of it"}, []string{"fail pod shop/web-0, net1: its namespace is not within the fence"}},
 		{"another MAC", func(f *fixture, _ *netns.NS, g *bpf.SourceGuard, at bpf.Place) {
 			must(f.T, g.Put(at, bpf.Source{MAC: [6]byte{2, 5: 9}, Addresses: leases, Prefixes: allowed}))
-		}, []string{"fail pod shop/web-0, net1: its program lets it send as MAC 020000000009, not 020000000001"}},
+		}, []string{"fail pod shop/web-0, net1: its program lets it send as MAC 020000000009, not 020000000001"}, nil},
 		{"another address", func(f *fixture, _ *netns.NS, g *bpf.SourceGuard, at bpf.Place) {
 			must(f.T, g.Put(at, bpf.Source{MAC: [6]byte{2, 5: 1}, Addresses: append([]netip.Addr{netip.MustParseAddr("10.6.9.9")}, leases[1:]...), Prefixes: allowed}))
-		}, []string{"fail pod shop/web-0, net1: its program lets it send"}},
+		}, []string{"fail pod shop/web-0, net1: its program lets it send"}, nil},
 		{"fewer prefixes", func(f *fixture, _ *netns.NS, g *bpf.SourceGuard, at bpf.Place) {
 			must(f.T, g.Put(at, bpf.Source{MAC: [6]byte{2, 5: 1}, Addresses: leases}))
-		}, []string{"fail pod shop/web-0, net1: its program does not know all"}},
+		}, []string{"fail pod shop/web-0, net1: its program does not know all"}, nil},
 		{"other leases", func(f *fixture, _ *netns.NS, _ *bpf.SourceGuard, _ bpf.Place) {
 			f.state.Interfaces[0].Addresses = leases[:1]
 		},
-			[]string{"fail pod shop/web-0, net1: its guard is of 10.6.1.2, 10.6.1.1"}},
+			[]string{"fail pod shop/web-0, net1: its guard is of 10.6.1.2, 10.6.1.1"}, nil},
 		{"no pins", func(f *fixture, _ *netns.NS, _ *bpf.SourceGuard, _ bpf.Place) {
 			must(f.T, bpf.RemoveSourceGuard(f.cfg.Path.PinDir))
 		},
-			[]string{"fail pod shop/web-0, net1: it is to be guarded, and is not"}},
+			[]string{"fail pod shop/web-0, net1: it is to be guarded, and is not"}, []string{unfenced}},
 		{"a second link", func(f *fixture, pod *netns.NS, _ *bpf.SourceGuard, _ bpf.Place) {
-			(&fixture{T: f.T, ns: pod}).sh("ip link add round link net1 type macvlan mode bridge")
-		}, []string{"warn pod shop/web-0, net1: there is a macvlan link round in its namespace"}},
+			f.sh(fmt.Sprintf("ip link add round link eth0 netns /proc/%d/fd/%d type macvlan mode bridge", os.Getpid(), pod.FD()))
+		}, []string{"warn pod shop/web-0, net1: there is a macvlan link round in its namespace"}, nil},
 		{"renamed", func(f *fixture, pod *netns.NS, _ *bpf.SourceGuard, _ bpf.Place) {
 			(&fixture{T: f.T, ns: pod}).sh("ip link set net1 name other")
-		}, []string{"warn pod shop/web-0, net1: there is no such interface", "warn pod shop/web-0, net1: there is a macvlan link other"}},
+		}, []string{"warn pod shop/web-0, net1: there is no such interface", "warn pod shop/web-0, net1: there is a macvlan link other"}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := newFixture(t)
@@ -75,7 +77,7 @@ func TestGuards(t *testing.T) {
 			i.Parent, i.MAC = "eth0", "02:00:00:00:00:01"
 			i.Addresses = leases
 			i.Guard = &state.Guard{Addresses: leases, Allowed: allowed}
-			g := guards.New(guards.Config{PinDir: f.cfg.Path.PinDir, NetNS: f.cfg.NetNS}, func(guards.Interface, uint64) {}, slog.New(slog.DiscardHandler))
+			g := guards.New(guards.Config{PinDir: f.cfg.Path.PinDir, NetNS: f.cfg.NetNS}, func(guards.Interface, guards.Refused) {}, slog.New(slog.DiscardHandler))
 			t.Cleanup(func() { _ = g.Close() })
 			must(t, g.Attach(guards.Interface{ContainerID: "c", Name: "net1", NetNS: i.NetNS, Parent: "eth0", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1},
 				Addresses: leases, Guarded: true, Allowed: allowed}))
@@ -90,6 +92,10 @@ func TestGuards(t *testing.T) {
 			}
 			f.T = t
 			tt.breakIt(f, pod, raw, bpf.Place{Cookie: at.Cookie, Index: at.Index})
+			want := slices.Concat(tt.want, tt.fenced)
+			if raw.Unfenced() != nil && i.Guard != nil {
+				want = append(slices.Clone(tt.want), unfenced)
+			}
 			var got []string
 			for _, one := range examineGuards(f.cfg, f.state) {
 				if one.Severity == report.OK {
@@ -100,8 +106,8 @@ func TestGuards(t *testing.T) {
 					t.Errorf("no remedy for %q", one.What)
 				}
 			}
-			if !slices.EqualFunc(got, tt.want, strings.HasPrefix) {
-				t.Errorf("got  %q\nwant %q", got, tt.want)
+			if !slices.EqualFunc(got, want, strings.HasPrefix) {
+				t.Errorf("got  %q\nwant %q", got, want)
 			}
 		})
 	}

@@ -62,7 +62,7 @@ type known struct {
 	settled bool // attached for good, at the last look
 	leaving bool
 	looked  bool
-	refused uint64 // when it was last told
+	refused Refused // when it was last told
 	told    time.Time
 	err     error // of the last look
 }
@@ -74,7 +74,7 @@ type Guards struct {
 	cfg  Config
 	log  *slog.Logger
 	kick chan struct{} // wakes Run
-	tell func(Interface, uint64)
+	tell func(Interface, Refused)
 
 	mu     sync.Mutex
 	guard  *bpf.SourceGuard // nil until it is needed
@@ -82,9 +82,15 @@ type Guards struct {
 	synced bool // what is not known is nobody's
 }
 
-// New has no effect on the node. tell is called, by Run, of interfaces that have had frames refused, and how many since it was last
+// Refused is what was refused of an interface.
+type Refused struct {
+	Frames uint64
+	Calls  uint64 // by which its pod would have gone around the guard
+}
+
+// New has no effect on the node. tell is called, by Run, of interfaces that have been refused something, and what since it was last
 // told, at most every ten minutes.
-func New(cfg Config, tell func(Interface, uint64), log *slog.Logger) *Guards {
+func New(cfg Config, tell func(Interface, Refused), log *slog.Logger) *Guards {
 	return &Guards{cfg: cfg, log: log, tell: tell, kick: make(chan struct{}, 1), known: map[key]*known{}}
 }
 
@@ -95,6 +101,9 @@ func (g *Guards) open() (*bpf.SourceGuard, error) {
 			return nil, err
 		}
 		g.guard = guard
+		if err := guard.Unfenced(); err != nil {
+			g.log.Warn("pods can go around their source guard, as this kernel takes no programs that keep them from it", "err", err)
+		}
 	}
 	return g.guard, nil
 }
@@ -223,6 +232,26 @@ func (g *Guards) Counters() (map[string]uint64, error) {
 		return nil, nil
 	}
 	return g.guard.Counters()
+}
+
+// Unfenced is why pods can go around their guards; nil if a fence keeps them from it. Before the guard has been needed it is not known.
+func (g *Guards) Unfenced() (why error, known bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.guard == nil {
+		return nil, false
+	}
+	return g.guard.Unfenced(), true
+}
+
+// Denials are the calls that the fence has denied, by reason.
+func (g *Guards) Denials() (map[string]uint64, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.guard == nil {
+		return nil, nil
+	}
+	return g.guard.Denials()
 }
 
 // Close lets go of descriptors. The guards stay.

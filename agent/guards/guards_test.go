@@ -31,7 +31,7 @@ type sandbox struct {
 	testing.TB
 	*Guards
 	node, pod *netns.NS
-	refused   []uint64 // as told
+	refused   []Refused // as told
 	parent    string
 	Interface
 }
@@ -63,7 +63,7 @@ func newSandboxOn(t testing.TB, clsact bool, parent func(nic netlink.Link) netli
 }
 
 func (s *sandbox) start(cfg Config) {
-	s.Guards = New(cfg, func(_ Interface, n uint64) { s.refused = append(s.refused, n) }, slog.New(slog.DiscardHandler))
+	s.Guards = New(cfg, func(_ Interface, n Refused) { s.refused = append(s.refused, n) }, slog.New(slog.DiscardHandler))
 	s.Cleanup(func() { s.Guards.Close() })
 }
 
@@ -419,18 +419,64 @@ func TestRefusedIsTold(t *testing.T) {
 	s.must(s.look(true))
 	s.passes("10.1.0.12")
 	s.must(s.look(true)) // too soon
-	if diff := cmp.Diff([]uint64{3}, s.refused); diff != "" {
+	if diff := cmp.Diff([]Refused{{Frames: 3}}, s.refused); diff != "" {
 		t.Errorf("told (-want +got):\n%s", diff)
 	}
 	s.known[key{"c1", "eth0"}].told = s.known[key{"c1", "eth0"}].told.Add(-tellEvery)
 	s.must(s.look(true))
-	if diff := cmp.Diff([]uint64{3, 1}, s.refused); diff != "" {
+	if diff := cmp.Diff([]Refused{{Frames: 3}, {Frames: 1}}, s.refused); diff != "" {
 		t.Errorf("told (-want +got):\n%s", diff)
 	}
 	counters, err := s.Counters()
 	if err != nil || counters["source_ipv4"] < 4 {
 		t.Error(counters, err)
 	}
+}
+
+// Calls that would go around the guard are told of, too; where the kernel takes no fence they succeed.
+func TestBypassIsTold(t *testing.T) {
+	s := newSandbox(t, false)
+	s.must(s.Attach(s.Interface))
+	s.must(s.look(true))
+	bypass := func() (err error) {
+		s.pod.Do(func() {
+			fd, e := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+			s.must(e)
+			defer unix.Close(fd)
+			err = unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1)
+		})
+		return err
+	}
+	why, known := s.Unfenced()
+	t.Logf("no fence: %v", why)
+	if why != nil || !known {
+		if denied, err := s.Denials(); bypass() != nil || denied != nil || err != nil || !known {
+			t.Errorf("without a fence: %v, %v, known: %v", denied, err, known)
+		}
+		return
+	}
+	for range 2 {
+		if err := bypass(); !errors.Is(err, unix.EPERM) {
+			t.Errorf("PACKET_QDISC_BYPASS: %v", err)
+		}
+	}
+	s.must(s.look(true))
+	if diff := cmp.Diff([]Refused{{Calls: 2}}, s.refused); diff != "" {
+		t.Errorf("told (-want +got):\n%s", diff)
+	}
+	if denied, err := s.Denials(); err != nil || denied["fence_bypass"] != 2 {
+		t.Error(denied, err)
+	}
+	s.must(s.Guards.Close()) // an agent that is killed leaves the fence
+	if err := bypass(); !errors.Is(err, unix.EPERM) {
+		t.Errorf("after the agent: %v", err)
+	}
+	s.start(s.cfg)
+	changed := s.Interface
+	changed.Guarded = false
+	s.must(s.Attach(changed))
+	s.must(bypass())
+	s.must(Cleanup(s.cfg))
 }
 
 func TestAttachFails(t *testing.T) {

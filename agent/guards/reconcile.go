@@ -119,7 +119,7 @@ func (g *Guards) prepare(guard *bpf.SourceGuard, k *known) (bpf.Place, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if k.at != at {
-		k.at, k.put, k.refused = at, nil, 0
+		k.at, k.put, k.refused = at, nil, Refused{}
 	}
 	if !k.Guarded {
 		return at, nil
@@ -127,7 +127,7 @@ func (g *Guards) prepare(guard *bpf.SourceGuard, k *known) (bpf.Place, error) {
 	return at, k.fill(guard)
 }
 
-// settle what a look has found, and tell of frames that were refused since the last.
+// settle what a look has found, and tell of what was refused since the last.
 func (g *Guards) settle(guard *bpf.SourceGuard, k *known, err error) error {
 	g.mu.Lock()
 	k.err, k.settled = err, err == nil
@@ -136,13 +136,17 @@ func (g *Guards) settle(guard *bpf.SourceGuard, k *known, err error) error {
 	if err != nil || !k.Guarded || leaving {
 		return err
 	}
-	refused, err := guard.Refused(at)
-	if err != nil {
+	var refused Refused
+	if refused.Frames, err = guard.Refused(at); err != nil {
+		return err
+	}
+	if refused.Calls, err = guard.Denied(at.Cookie); err != nil {
 		return err
 	}
 	now := time.Now()
 	g.mu.Lock()
-	tell := k.looked && refused > before && now.Sub(k.told) > tellEvery
+	more := Refused{refused.Frames - before.Frames, refused.Calls - before.Calls}
+	tell := k.looked && more != (Refused{}) && now.Sub(k.told) > tellEvery
 	if tell {
 		k.told = now
 	}
@@ -151,7 +155,7 @@ func (g *Guards) settle(guard *bpf.SourceGuard, k *known, err error) error {
 	}
 	g.mu.Unlock()
 	if tell {
-		g.tell(k.Interface, refused-before)
+		g.tell(k.Interface, more)
 	}
 	return nil
 }

@@ -141,7 +141,7 @@ func forgetCondition(ctx context.Context, node string, log *slog.Logger) {
 		err = agent.ForgetCondition(ctx, client, node)
 	}
 	if err != nil {
-		log.Warn("the node keeps its condition", "condition", agent.ServicePathCondition, "err", err)
+		log.Warn("the node keeps its conditions", "err", err)
 	}
 }
 

@@ -24,6 +24,17 @@ type NS struct {
 // nothing but the file held here refers to it.
 func New(t testing.TB) *NS {
 	t.Helper()
+	return newFrom(t, nil)
+}
+
+// Child is an empty namespace as New makes it, but made by somebody within ns.
+func (ns *NS) Child() *NS {
+	ns.t.Helper()
+	return newFrom(ns.t, ns.file)
+}
+
+func newFrom(t testing.TB, parent *os.File) *NS {
+	t.Helper()
 
 	type made struct {
 		file *os.File
@@ -33,6 +44,12 @@ func New(t testing.TB) *NS {
 	go func() {
 		// Never unlocked: the runtime ends a thread whose goroutine ends locked, so none is left in the new namespace.
 		runtime.LockOSThread()
+		if parent != nil {
+			if err := unix.Setns(int(parent.Fd()), unix.CLONE_NEWNET); err != nil {
+				done <- made{err: fmt.Errorf("enter the parent: %w", err)}
+				return
+			}
+		}
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			done <- made{err: fmt.Errorf("unshare (are you root?): %w", err)}
 			return
