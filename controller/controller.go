@@ -131,6 +131,7 @@ func Run(ctx context.Context, rc *rest.Config, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	blocks.Status = pools.carverTells
 	carver, err := subnets.Add(mgr, blocks)
 	if err != nil {
 		return err

@@ -2,11 +2,13 @@ package controller
 
 import (
 	"strconv"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/ipam"
 )
 
 // Names of metrics.
@@ -48,26 +50,48 @@ func init() {
 	metrics.Registry.MustRegister(gcReleased, gcUnreserved, gcUnquarantined, gcForgotten, gcInDoubt, gcSuspects, poolAddresses)
 }
 
+// shownPools has the network of each pool of which there are metrics: they are found by all of their labels, since a search by one of
+// them looks at those of all pools.
+var shownPools sync.Map
+
 func observePool(p *v1alpha1.IPPool) {
-	dropPoolMetrics(p.Name)
+	if before, ok := shownPools.Swap(p.Name, p.Spec.Network); ok && before != p.Spec.Network { // made anew
+		dropPoolAddresses(p.Name, before.(string))
+	}
 	for family, c := range map[string]*v1alpha1.AddressCount{"IPv4": p.Status.IPv4, "IPv6": p.Status.IPv6} {
-		if c == nil {
-			continue
+		counts := map[string]float64{}
+		if c != nil {
+			counts["bound"], counts["reserved"], counts["quarantined"] = float64(c.Bound), float64(c.Reserved), float64(c.Quarantined)
+			if c.Total != notCounted {
+				counts["total"], counts["free"] = float(c.Total), float(c.Free)
+			}
 		}
-		set := func(state string, n float64) {
-			poolAddresses.WithLabelValues(p.Name, p.Spec.Network, family, state).Set(n)
+		for _, state := range poolStates {
+			if n, ok := counts[state]; ok {
+				poolAddresses.WithLabelValues(p.Name, p.Spec.Network, family, state).Set(n)
+			} else {
+				poolAddresses.DeleteLabelValues(p.Name, p.Spec.Network, family, state)
+			}
 		}
-		if c.Total != notCounted {
-			set("total", float(c.Total))
-			set("free", float(c.Free))
-		}
-		set("bound", float64(c.Bound))
-		set("reserved", float64(c.Reserved))
-		set("quarantined", float64(c.Quarantined))
 	}
 }
 
-func dropPoolMetrics(pool string) { poolAddresses.DeletePartialMatch(prometheus.Labels{"pool": pool}) }
+// poolStates of addresses in metrics.
+var poolStates = []string{"total", "free", "bound", "reserved", "quarantined"}
+
+func dropPoolMetrics(pool string) {
+	if network, ok := shownPools.LoadAndDelete(pool); ok {
+		dropPoolAddresses(pool, network.(string))
+	}
+}
+
+func dropPoolAddresses(pool, network string) {
+	for _, family := range ipam.Families {
+		for _, state := range poolStates {
+			poolAddresses.DeleteLabelValues(pool, network, string(family), state)
+		}
+	}
+}
 
 // float of a decimal count; metrics need no more than its 53 bits.
 func float(decimal string) float64 {

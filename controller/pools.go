@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/controller/round"
+	"github.com/berthdev/berth/controller/subnets"
 	"github.com/berthdev/berth/ipam"
 	"github.com/berthdev/berth/ipam/carve"
 )
@@ -46,25 +48,19 @@ func (r *poolReconciler) setup(mgr ctrl.Manager) error {
 
 // Reconcile one pool.
 func (r *poolReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
-	var pools v1alpha1.IPPoolList
-	if err := r.client.List(ctx, &pools, client.UnsafeDisableDeepCopy); err != nil {
-		return reconcile.Result{}, err
-	}
-	var pool *v1alpha1.IPPool
-	for i := range pools.Items {
-		if pools.Items[i].Name == req.Name {
-			pool = pools.Items[i].DeepCopy()
-		}
-	}
-	if pool == nil {
+	pool := &v1alpha1.IPPool{}
+	if err := r.client.Get(ctx, req.NamespacedName, pool); err != nil {
 		dropPoolMetrics(req.Name)
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	if awaitsCarver(pool) {
 		return reconcile.Result{}, nil
 	}
 	var leases v1alpha1.IPLeaseList
 	if err := r.client.List(ctx, &leases, client.MatchingFields{networkIndex: pool.Spec.Network}, client.UnsafeDisableDeepCopy); err != nil {
 		return reconcile.Result{}, err
 	}
-	if err := r.writeStatus(ctx, pool, pools.Items, leases.Items); err != nil {
+	if err := r.writeStatus(ctx, pool.DeepCopy(), pool, leases.Items); err != nil {
 		return round.Retry(err, statusInterval)
 	}
 	if pool.DeletionTimestamp != nil {
@@ -78,19 +74,58 @@ func (r *poolReconciler) Reconcile(ctx context.Context, req reconcile.Request) (
 	return reconcile.Result{}, adopt(ctx, r.client, pool, leases.Items)
 }
 
-func (r *poolReconciler) writeStatus(ctx context.Context, pool *v1alpha1.IPPool, others []v1alpha1.IPPool, leases []v1alpha1.IPLease) error {
-	old := pool.DeepCopy()
+// awaitsCarver says that who carves is yet to tell what a pool has, as it is now: that writes all of its status (carverTells), and a look
+// before would be a write for nothing.
+func awaitsCarver(pool *v1alpha1.IPPool) bool {
+	return pool.Spec.Subnet != "" && pool.DeletionTimestamp == nil && carvedGeneration(pool) != pool.Generation
+}
+
+// carvedGeneration is that of which the condition Carved tells; -1: there is none.
+func carvedGeneration(o client.Object) int64 {
+	if c := meta.FindStatusCondition(o.(*v1alpha1.IPPool).Status.Conditions, v1alpha1.PoolCarved); c != nil {
+		return c.ObservedGeneration
+	}
+	return -1
+}
+
+// carverTells writes the condition Carved, which is changed in pool, and with it the rest of the status.
+func (r *poolReconciler) carverTells(ctx context.Context, old, pool *v1alpha1.IPPool) error {
+	var leases v1alpha1.IPLeaseList
+	if err := r.client.List(ctx, &leases, client.MatchingFields{networkIndex: pool.Spec.Network}, client.UnsafeDisableDeepCopy); err != nil {
+		return err
+	}
+	return r.writeStatus(ctx, old, pool, leases.Items)
+}
+
+// writeStatus of a pool, where it is not the old one's.
+func (r *poolReconciler) writeStatus(ctx context.Context, old, pool *v1alpha1.IPPool, leases []v1alpha1.IPLease) error {
+	others, err := r.mayShare(ctx, pool)
+	if err != nil {
+		return err
+	}
 	pool.Status = poolStatus(pool, others, leases, r.now())
-	observePool(pool)
 	if equality.Semantic.DeepEqual(old.Status, pool.Status) {
+		observePool(pool)
 		return nil
 	}
 	// Conditions are one list: what another part of the controller has written into it meanwhile must not be lost.
 	if err := r.client.Status().Patch(ctx, pool, client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{})); err != nil {
 		return fmt.Errorf("status of pool %q: %w", pool.Name, err)
 	}
+	observePool(pool)
 	tellConditions(r.recorder, old, pool)
 	return nil
+}
+
+// mayShare are the pools that may have addresses of a pool. Of two pools that are carved the blocks say who has what: so one that is may
+// share with those that are not.
+func (r *poolReconciler) mayShare(ctx context.Context, pool *v1alpha1.IPPool) ([]v1alpha1.IPPool, error) {
+	if pool.Spec.Subnet != "" {
+		return subnets.PlainPools(ctx, r.client, pool.Spec.Network)
+	}
+	var all v1alpha1.IPPoolList
+	err := r.client.List(ctx, &all, client.UnsafeDisableDeepCopy)
+	return all.Items, err
 }
 
 // finalize lets the pool go once no address of it is in use. Agents give out no address of a pool that is being deleted, but one may
@@ -165,7 +200,7 @@ func (r *poolReconciler) poolEvents() handler.EventHandler {
 		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q queue) {
 			a, b := e.ObjectOld, e.ObjectNew
 			if a.GetGeneration() != b.GetGeneration() || (a.GetDeletionTimestamp() == nil) != (b.GetDeletionTimestamp() == nil) ||
-				len(a.GetFinalizers()) != len(b.GetFinalizers()) {
+				len(a.GetFinalizers()) != len(b.GetFinalizers()) || carvedGeneration(a) != carvedGeneration(b) {
 				wake(ctx, b, q)
 			}
 		},
@@ -217,13 +252,18 @@ func (r *poolReconciler) carvedFor(ctx context.Context, network, address string)
 
 // wakeNetwork wakes its pools after an interval, carved ones only if asked to.
 func (r *poolReconciler) wakeNetwork(ctx context.Context, network string, carved bool, q queue) {
-	var pools v1alpha1.IPPoolList
-	if err := r.client.List(ctx, &pools, client.UnsafeDisableDeepCopy); err != nil {
+	pools, err := subnets.PlainPools(ctx, r.client, network)
+	if carved {
+		var all v1alpha1.IPPoolList
+		err = r.client.List(ctx, &all, client.UnsafeDisableDeepCopy)
+		pools = all.Items
+	}
+	if err != nil {
 		return // the cache is stopping
 	}
-	for i := range pools.Items {
-		if p := &pools.Items[i]; p.Spec.Network == network && (carved || p.Spec.Subnet == "") {
-			q.AddAfter(request(p.Name), statusInterval)
+	for i := range pools {
+		if pools[i].Spec.Network == network {
+			q.AddAfter(request(pools[i].Name), statusInterval)
 		}
 	}
 }

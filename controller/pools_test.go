@@ -18,6 +18,7 @@ import (
 
 	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/controller/round"
+	"github.com/berthdev/berth/controller/subnets"
 )
 
 func conflict() error {
@@ -35,7 +36,8 @@ type poolWorld struct {
 func newPoolWorld(objects ...client.Object) *poolWorld {
 	w := &poolWorld{clock: epoch}
 	c := fake.NewClientBuilder().WithScheme(newScheme()).WithObjects(objects...).WithStatusSubresource(&v1alpha1.IPPool{}).
-		WithIndex(&v1alpha1.IPLease{}, networkIndex, func(o client.Object) []string { return []string{o.(*v1alpha1.IPLease).Spec.Network} }).Build()
+		WithIndex(&v1alpha1.IPLease{}, networkIndex, func(o client.Object) []string { return []string{o.(*v1alpha1.IPLease).Spec.Network} }).
+		WithIndex(&v1alpha1.IPPool{}, subnets.PlainIndex, subnets.IndexPlain).Build()
 	w.client = interceptor.NewClient(c, interceptor.Funcs{
 		SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption) error {
 			w.writes++
@@ -226,5 +228,39 @@ func TestEventsWake(t *testing.T) {
 				t.Errorf("at once %q, later %q; want %q and %q", q.now, q.later, tc.now, tc.later)
 			}
 		})
+	}
+}
+
+// TestAwaitsCarver: the status of a pool that is carved is written with what who carves has to tell, and not before; of its deletion tells
+// nobody but us.
+func TestAwaitsCarver(t *testing.T) {
+	carved := pool("a", "net", subnet("10.6.0.0/24"))
+	carved.Spec.Subnet, carved.Generation = "total", 2
+	w := newPoolWorld(carved)
+	w.reconcile(t, "a")
+	if w.writes != 0 {
+		t.Fatalf("%d writes before it is carved", w.writes)
+	}
+	old := w.pool(t, "a")
+	p := old.DeepCopy()
+	p.Status.Conditions = []metav1.Condition{{Type: v1alpha1.PoolCarved, Status: metav1.ConditionTrue, Reason: "Carved", ObservedGeneration: 2}}
+	if err := w.r.carverTells(t.Context(), old, p); err != nil {
+		t.Fatal(err)
+	}
+	w.reconcile(t, "a")
+	if p = w.pool(t, "a"); w.writes != 1 || len(p.Status.Conditions) != 4 || p.Status.Free != "254" {
+		t.Errorf("%d writes, want 1: %+v", w.writes, p.Status)
+	}
+	q := &woken{}
+	w.r.poolEvents().Update(t.Context(), event.UpdateEvent{ObjectOld: old, ObjectNew: p}, q)
+	if !slices.Equal(q.now, []string{"a"}) {
+		t.Errorf("woken by what was told: %q", q.now)
+	}
+	if err := w.client.Delete(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	w.reconcile(t, "a")
+	if w.writes != 2 {
+		t.Errorf("%d writes, want 2: nobody else tells of its deletion", w.writes)
 	}
 }

@@ -65,7 +65,7 @@ func command(run runFunc) *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("%w; set --kubeconfig where there is no service account", err)
 			}
-			rc.QPS, rc.Burst = 200, 400 // a thousand pools at once are 4000 writes
+			rc.QPS = -1 // the API server's own flow control decides; what the controller asks at a time is bounded by its workers
 			rc.UserAgent = "berth-controller/" + version
 			return run(cmd.Context(), rc, cfg)
 		},

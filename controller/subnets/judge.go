@@ -111,17 +111,13 @@ func older(a, b *v1alpha1.Subnet) bool {
 
 // avoid is what pools of a network have that nobody carved.
 func (c *Carver) avoid(ctx context.Context, network string) (map[ipam.Family]ipam.Ranges, error) {
-	var pools v1alpha1.IPPoolList
-	if err := c.client.List(ctx, &pools, client.UnsafeDisableDeepCopy); err != nil {
+	pools, err := PlainPools(ctx, c.client, network)
+	if err != nil {
 		return nil, err
 	}
 	all := map[ipam.Family][]ipam.Range{}
-	for i := range pools.Items {
-		p := &pools.Items[i]
-		if p.Spec.Subnet != "" || cmp.Or(p.Spec.Network, "default") != network {
-			continue
-		}
-		if compiled, err := ipam.Compile(p); err == nil {
+	for i := range pools {
+		if compiled, err := ipam.Compile(&pools[i]); err == nil {
 			for _, f := range ipam.Families {
 				all[f] = append(all[f], compiled.Ranges(f)...)
 			}

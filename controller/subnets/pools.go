@@ -102,9 +102,7 @@ func (c poolReconciler) settle(ctx context.Context, pool *v1alpha1.IPPool) (outc
 	if !controllerutil.ContainsFinalizer(&s, Finalizer) && s.DeletionTimestamp == nil {
 		return outcome{after: again}, nil
 	}
-	unlock := c.ledger.lock(cmp.Or(s.Spec.Network, "default"))
-	v, out, err := c.carve(ctx, pool, &s)
-	unlock()
+	v, out, err := c.turn(ctx, cmp.Or(s.Spec.Network, "default"), pool, &s)
 	if err != nil || v == nil {
 		return out, err
 	}
@@ -128,50 +126,6 @@ func fits(pool *v1alpha1.IPPool, s *v1alpha1.Subnet) outcome {
 		return outcome{reason: reasonNotTheirs, message: fmt.Sprintf("Subnet %q is netspace %q's alone, and the pool is of %s; name another Subnet", s.Name, n, of)}
 	}
 	return outcome{}
-}
-
-// carve under the lock of the network. The view that it returns has what is written; nil if the pool stays as it is.
-func (c poolReconciler) carve(ctx context.Context, pool *v1alpha1.IPPool, s *v1alpha1.Subnet) (*view, outcome, error) {
-	v, err := c.look(ctx, s)
-	if err != nil {
-		return nil, outcome{}, err
-	}
-	if v.reason != "" {
-		return nil, outcome{reason: reasonNotReady, message: fmt.Sprintf("nothing is carved from Subnet %q, and the pool keeps what it has: %s", s.Name, v.message)}, nil
-	}
-	if s.DeletionTimestamp != nil {
-		return nil, outcome{reason: reasonNotReady, message: fmt.Sprintf("Subnet %q is being deleted, and the pool keeps what it has until it is deleted too", s.Name)}, nil
-	}
-	o := carve.Owner{Pool: pool.Name}
-	ask := carve.Ask{Owner: o, Size: uint64(*pool.Spec.Size), Avoid: v.avoid}
-	idle := v.book.Idle(o, s.Name, ask.Size)
-	if idle {
-		if ask.InUse, err = c.inUse(ctx, client.MatchingLabels{v1alpha1.LabelPool: pool.Name}); err != nil {
-			return nil, outcome{}, err
-		}
-	}
-	d, short := carve.Decide(v.subnet, v.book, ask)
-	v.book.Apply(d, o, s.Name, c.now().Truncate(time.Second))
-	switch err := c.ledger.write(ctx, v.subnet.Network, s, v.book, v.objects); {
-	case errors.Is(err, ErrAway):
-		return nil, outcome{reason: reasonAway, message: err.Error() + "; the pool keeps what it has", after: again}, nil
-	case err != nil:
-		return nil, outcome{}, err
-	}
-	observe(d)
-	out := outcome{reason: reasonCarved, message: fmt.Sprintf("the pool has its %d addresses of Subnet %q", *pool.Spec.Size, s.Name)}
-	switch {
-	case short != nil && v.away != nil:
-		out = outcome{reason: reasonAway, message: fmt.Sprintf("%s (in the blocks that this cluster has); %s; the pool keeps what it has", short, v.away)}
-	case short != nil:
-		out = outcome{reason: reasonShort, message: short.Error() + "; the pool keeps what it has"}
-	case d.Kept > 0:
-		out = outcome{reason: reasonKept, message: fmt.Sprintf("size is %d, and the pool keeps %d addresses more, which are in use, until they are not", *pool.Spec.Size, d.Kept)}
-	}
-	if idle || short != nil {
-		out.after = again
-	}
-	return v, out, nil
 }
 
 // inUse lists the addresses of leases in use, from the API server itself.
@@ -232,7 +186,7 @@ func (c poolReconciler) tell(ctx context.Context, pool *v1alpha1.IPPool, out out
 	}) {
 		return nil
 	}
-	if err := c.client.Status().Patch(ctx, pool, client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{})); err != nil {
+	if err := c.cfg.Status(ctx, old, pool); err != nil {
 		return err
 	}
 	switch {

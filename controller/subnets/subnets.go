@@ -44,9 +44,12 @@ type Config struct {
 	Changed chan event.GenericEvent
 	// Seed says where in a hub's Subnets to look for new blocks first: the cluster's name.
 	Seed string
-	// Workers that carve at a time; 0: 8.
-	Workers int
+	// Status writes the status of a pool, which was old, as far as it is not known here either; nil: as it is.
+	Status func(ctx context.Context, old, pool *v1alpha1.IPPool) error
 }
+
+// workers that carve at a time: so many pools may share a write of their block, and each waits for two writes of its own.
+const workers = 32
 
 // Carver carves from Subnets.
 type Carver struct {
@@ -58,9 +61,8 @@ type Carver struct {
 	now      func() time.Time
 	written  memory // of pools' derived fields
 	waiting  waiting
+	turns    turns
 }
-
-const networkIndex = "spec.network"
 
 // name of the controller in events.
 const name = "berth-controller"
@@ -71,11 +73,19 @@ func Add(mgr ctrl.Manager, cfg Config) (*Carver, error) {
 	if err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.IPBlock{}, networkIndex, index); err != nil {
 		return nil, err
 	}
+	if err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.IPPool{}, PlainIndex, IndexPlain); err != nil {
+		return nil, err
+	}
+	if err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.IPBlock{}, ownerIndex, indexOwners); err != nil {
+		return nil, err
+	}
 	if cfg.Blocks == nil {
 		cfg.Blocks = Local{mgr.GetClient()}
 	}
-	if cfg.Workers == 0 {
-		cfg.Workers = 8
+	if cfg.Status == nil {
+		cfg.Status = func(ctx context.Context, old, pool *v1alpha1.IPPool) error {
+			return mgr.GetClient().Status().Patch(ctx, pool, client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{}))
+		}
 	}
 	c := &Carver{
 		cfg: cfg, client: mgr.GetClient(), live: mgr.GetAPIReader(), recorder: mgr.GetEventRecorder(name), now: time.Now,
@@ -104,7 +114,7 @@ func (c *Carver) setupSubnets(mgr ctrl.Manager) error {
 func (c *Carver) setupPools(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("carved-pools").
-		WithOptions(controller.Options{MaxConcurrentReconciles: c.cfg.Workers}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).
 		Watches(&v1alpha1.IPPool{}, poolsOfPool()).
 		Watches(&v1alpha1.Subnet{}, c.poolsOfSubnet()).
 		Watches(&v1alpha1.IPBlock{}, c.poolsOfBlock()).

@@ -153,7 +153,7 @@ func blocksOfBlock() handler.EventHandler {
 func (c *Carver) blocksOfPool() handler.EventHandler {
 	return watch(func(ctx context.Context, q queue, gone bool, objects ...client.Object) {
 		if gone && objects[0].(*v1alpha1.IPPool).Spec.Subnet != "" {
-			c.wakeBlocks(ctx, q, func(p v1alpha1.IPBlockPart) bool { return p.Pool == objects[0].GetName() })
+			c.wakeBlocks(ctx, q, carve.Owner{Pool: objects[0].GetName()})
 		}
 	})
 }
@@ -161,21 +161,16 @@ func (c *Carver) blocksOfPool() handler.EventHandler {
 // blocksOfSubnet wakes the blocks of which a subnet that comes or goes has parts.
 func (c *Carver) blocksOfSubnet() handler.EventHandler {
 	return watch(func(ctx context.Context, q queue, _ bool, objects ...client.Object) {
-		c.wakeBlocks(ctx, q, func(p v1alpha1.IPBlockPart) bool { return p.To == objects[0].GetName() })
+		c.wakeBlocks(ctx, q, carve.Owner{To: objects[0].GetName()})
 	})
 }
 
-func (c *Carver) wakeBlocks(ctx context.Context, q queue, which func(v1alpha1.IPBlockPart) bool) {
+func (c *Carver) wakeBlocks(ctx context.Context, q queue, o carve.Owner) {
 	var blocks v1alpha1.IPBlockList
-	if err := c.client.List(ctx, &blocks, client.UnsafeDisableDeepCopy); err != nil {
+	if err := c.client.List(ctx, &blocks, client.MatchingFields{ownerIndex: o.String()}, client.UnsafeDisableDeepCopy); err != nil {
 		return
 	}
 	for i := range blocks.Items {
-		for _, p := range blocks.Items[i].Spec.Parts {
-			if which(p) {
-				q.Add(request(blocks.Items[i].Name))
-				break
-			}
-		}
+		q.Add(request(blocks.Items[i].Name))
 	}
 }

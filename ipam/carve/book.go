@@ -35,6 +35,11 @@ func (b *Book) Changed() []*Block {
 	return out
 }
 
+// TakenOnly says that several owners took from the book, and none gave up anything: then all IPv4 blocks are written before the others.
+func (b *Book) TakenOnly() {
+	slices.SortStableFunc(b.changed, func(x, y netip.Addr) int { return x.BitLen() - y.BitLen() })
+}
+
 // Block that begins at first; nil if there is none.
 func (b *Book) Block(first netip.Addr) *Block { return b.blocks[first] }
 

@@ -205,3 +205,22 @@ func cycles(t *testing.T, s *Subnet, all uint64, random *rand.Rand) {
 		clear(sizes)
 	}
 }
+
+// TestTakenOnly: of what several take the IPv4 blocks are written first, so that nobody has the second half of a pair before the first.
+func TestTakenOnly(t *testing.T) {
+	s, b := subnet(t, v1alpha1.PairingIndex, cidr("10.6.0.0/20"), cidr("fd00:6::/116")), NewBook()
+	for _, pool := range []string{"a", "b", "c"} {
+		if _, err := ask(t, s, b, pool, 200); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.TakenOnly()
+	var got []string
+	for _, x := range b.Changed() {
+		got = append(got, x.First.String())
+	}
+	want := []string{"10.6.0.0", "10.6.1.0", "10.6.2.0", "fd00:6::", "fd00:6::100", "fd00:6::200"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}

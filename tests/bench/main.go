@@ -7,7 +7,8 @@
 //	burst  1000 ADDs at once on 4 and on 8 nodes, with as many addresses, against host-local
 //	pools  ADD in a pool of 65,536 that is mostly used and in a /64, against a /24; the agent's memory
 //	wide   1000 nodes and 20,000 leases: watch events for each ADD, and an agent's memory
-//	carve  1000 pools of 5 made at once from one Subnet: pools a second, and requests to the API server for each
+//	carve  1000 pools of 5 made at once from one Subnet, and of 1000 Deployments: pools a second, against as many that need no carving,
+//	       and requests to the API server for each
 //	path   a ClusterIP in fast mode and through vmac, against the same pods' own addresses, on the two-node lab
 //
 // Results are JSON lines on stdout and in a file; progress and a table are on stderr. Times depend on the machine and on what else
