@@ -8,7 +8,7 @@ FUZZTIME ?= 30s
 LDFLAGS := -s -w -X main.version=$(VERSION)
 BINARIES := berth berth-agent berth-controller kubectl-berth
 MANIFESTS := $(sort $(wildcard deploy/manifests/*.yaml))
-CRDS := $(addprefix api/v1alpha1/crds/berth.dev_,ippools.yaml ipleases.yaml subnets.yaml ipblocks.yaml netspaces.yaml hostnetworks.yaml)
+CRDS := $(addprefix api/v1alpha1/crds/berth.dev_,ippools.yaml ipleases.yaml subnets.yaml ipblocks.yaml netspaces.yaml hostnetworks.yaml hubmembers.yaml)
 # What make generate writes, the eBPF objects among it.
 GENERATED = api/v1alpha1/zz_generated.deepcopy.go $(CRDS) controller/rest/openapi.json deploy/install.yaml $(wildcard bpf/*_bpfe[lb].[go]* bpf/*/*_bpfe[lb].[go]*)
 

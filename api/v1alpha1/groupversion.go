@@ -1,4 +1,5 @@
-// Package v1alpha1 holds the API of Berth, group berth.dev: IPPool and IPLease, Subnet and IPBlock, Netspace and HostNetwork, all cluster-scoped.
+// Package v1alpha1 holds the API of Berth, group berth.dev: IPPool and IPLease, Subnet and IPBlock, Netspace, HostNetwork and HubMember, all
+// cluster-scoped.
 //
 // +kubebuilder:object:generate=true
 // +groupName=berth.dev
@@ -32,7 +33,7 @@ const (
 // AddToScheme registers the kinds of this package.
 func AddToScheme(s *runtime.Scheme) error {
 	s.AddKnownTypes(GroupVersion, &IPPool{}, &IPPoolList{}, &IPLease{}, &IPLeaseList{}, &Subnet{}, &SubnetList{}, &IPBlock{}, &IPBlockList{},
-		&Netspace{}, &NetspaceList{}, &HostNetwork{}, &HostNetworkList{})
+		&Netspace{}, &NetspaceList{}, &HostNetwork{}, &HostNetworkList{}, &HubMember{}, &HubMemberList{})
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil
 }

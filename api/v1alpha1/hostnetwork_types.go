@@ -2,6 +2,7 @@ package v1alpha1
 
 import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
 // HostNetwork has links made on nodes: a bond, VLAN links on it or on a link that is there, their MTU. Agents own what they made, marked
@@ -17,6 +18,7 @@ import (
 // +kubebuilder:printcolumn:name="Nodes",type=integer,JSONPath=`.status.selected`
 // +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=`.spec.bond.mode`,priority=1
 // +kubebuilder:printcolumn:name="MTU",type=integer,JSONPath=`.spec.mtu`,priority=1
+// +kubebuilder:printcolumn:name="Rollout",type=string,JSONPath=`.status.rollout.message`,priority=1
 // +kubebuilder:printcolumn:name="Messages",type=string,JSONPath=`.status.nodes[*].message`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:validation:XValidation:rule=`self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')`,messageExpression=`'metadata.name "' + self.metadata.name + '" is not a DNS label (at most 63 characters of a-z, 0-9 and "-", no dot): links carry it in their alias'`
@@ -60,6 +62,13 @@ type HostNetworkSpec struct {
 	MTU *int32 `json:"mtu,omitempty"`
 	// MoveAddresses lets a member be a link that carries addresses of the node: they and their routes move to the bond.
 	MoveAddresses bool `json:"moveAddresses,omitempty"`
+	// MaxUnavailable is how many of the selected nodes may be changing at a time, as a number or as a percentage of them, rounded down and
+	// at least one. A change that a node had to undo stops the rest.
+	//
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:XIntOrString
+	// +kubebuilder:validation:XValidation:rule=`type(self) == int ? self >= 1 : self.matches('^([1-9][0-9]?|100)%$')`,messageExpression=`'maxUnavailable ' + string(self) + ' is neither a number of nodes from 1 on nor a percentage from 1% to 100%'`
+	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`
 }
 
 // Bond of network interfaces (Linux Documentation/networking/bonding.rst).
@@ -112,6 +121,8 @@ type HostNetworkStatus struct {
 	//
 	// +optional
 	Selected int64 `json:"selected"`
+	// Rollout of the spec, node by node.
+	Rollout *HostNetworkRollout `json:"rollout,omitempty"`
 	// Nodes that are selected, or were, and still have links of it.
 	//
 	// +listType=map
@@ -119,11 +130,41 @@ type HostNetworkStatus struct {
 	Nodes []HostNetworkNode `json:"nodes,omitempty"`
 }
 
+// HostNetworkRollout says whose turn it is. The controller writes it, by comparison with what it has read.
+//
+//	a selected node           takes a turn    next
+//	reports the generation    no              unless it has undone the change: then nobody else gets a turn
+//	in Nodes, not reported    yes             it may change now, and reports
+//	else                      no              waits, and keeps what it has, until it is in Nodes
+type HostNetworkRollout struct {
+	// Generation of the spec that this speaks of.
+	Generation int64 `json:"generation"`
+	// Nodes that may become as this generation is.
+	//
+	// +listType=set
+	Nodes []string `json:"nodes,omitempty"`
+	// Message says how far it is, or what stopped it.
+	Message string `json:"message,omitempty"`
+}
+
+// Reasons of a HostNetworkNode.
+const (
+	LinksReady      = "LinksReady"
+	LinksRefused    = "LinksRefused"
+	LinksIncomplete = "LinksIncomplete"
+	LinksWaiting    = "LinksWaiting"
+	LinksFailed     = "LinksFailed"
+	LinksUndone     = "LinksUndone"
+	LinksQueued     = "LinksQueued"
+)
+
 // HostNetworkNode is how a HostNetwork stands on a node.
 type HostNetworkNode struct {
 	Node string `json:"node"`
 	// Ready: all links are as they should be.
 	Ready bool `json:"ready"`
+	// Reason says the same in a word, as events do; LinksQueued: it is not the node's turn yet.
+	Reason string `json:"reason,omitempty"`
 	// Message says why not, or what was undone.
 	Message string `json:"message,omitempty"`
 	// ObservedGeneration that this speaks of.

@@ -89,6 +89,9 @@ const (
 	// AnnotationHubBlock, of a block in a member, is the UID of the hub's block of the same name, by which it is the member's; "lost" where
 	// that is another cluster's.
 	AnnotationHubBlock = "berth.dev/hub-block"
+	// AnnotationDisputed, of a block, names the clusters that hold it besides the one that has it, after a hub was restored from a backup
+	// or somebody deleted a living member's block there. Nobody takes an address of it then.
+	AnnotationDisputed = "berth.dev/disputed"
 	// AnnotationHubSubnet, of a copy of a hub's Subnet, is the UID of the hub's.
 	AnnotationHubSubnet = "berth.dev/hub-subnet"
 )

@@ -150,7 +150,8 @@ type SubnetStatus struct {
 	// +listType=map
 	// +listMapKey=name
 	Clusters []ClusterBlocks `json:"clusters,omitempty"`
-	// Conditions: Ready (pools can be carved from it), Attached (its attachments are there), InStep (it is as the hub's).
+	// Conditions: Ready (pools can be carved from it), Attached (its attachments are there), InStep (it is as the hub's),
+	// Disputed (another cluster holds blocks of it, too).
 	//
 	// +listType=map
 	// +listMapKey=type
@@ -184,6 +185,8 @@ const (
 	Attached = "Attached"
 	// SubnetInStep: a copy of a hub's Subnet is as the hub's is, and blocks can be claimed.
 	SubnetInStep = "InStep"
+	// SubnetDisputed: more than one cluster holds a block of it.
+	SubnetDisputed = "Disputed"
 )
 
 // SubnetList is a list of Subnets.

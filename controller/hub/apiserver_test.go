@@ -14,7 +14,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/berthdev/berth/api/v1alpha1"
-	"github.com/berthdev/berth/ipam"
 	"github.com/berthdev/berth/ipam/carve"
 	"github.com/berthdev/berth/ipam/store/apitest"
 )
@@ -147,11 +146,11 @@ func TestHubAway(t *testing.T) {
 	a.wantHas(p, 40)
 	b.wantHas(q, 40)
 
-	w.lab("kill")
+	w.lab("kill", "kube-apiserver")
 	up := false
 	defer func() {
 		if !up {
-			w.lab("start")
+			w.lab("start", "kube-apiserver")
 		}
 	}()
 	a.wantInStep(s, "False HubAway")
@@ -171,7 +170,7 @@ func TestHubAway(t *testing.T) {
 	again := b.pool(s, 100) // in the block that is kept
 	b.wantHas(again, 200)
 
-	w.lab("start")
+	w.lab("start", "kube-apiserver")
 	up = true
 	a.wantHas(large, 1200)
 	a.wantInStep(s, "True InStep")
@@ -183,8 +182,8 @@ func TestHubAway(t *testing.T) {
 	a.wantFree(s, "4094 + 4094")
 }
 
-// TestVanishedMember: what a member has is nobody else's until a person deletes it in the hub. If it comes back after all, it gets no more of
-// what another one has meanwhile, and claims again what none has.
+// TestVanishedMember: what a member has is nobody else's until a person deletes it in the hub. If it comes back after all, it claims again
+// what none has, and both leave what another one has meanwhile.
 func TestVanishedMember(t *testing.T) {
 	w := newWorld(t)
 	w.hub.start(nil)
@@ -194,6 +193,7 @@ func TestVanishedMember(t *testing.T) {
 	a.wantInStep(s, "True InStep")
 	p := a.pool(s, 300) // of both blocks
 	a.wantHas(p, 300)
+	inUse := []*v1alpha1.IPLease{a.lease(p, netip.MustParseAddr("10.6.0.10")), a.lease(p, netip.MustParseAddr("10.6.1.10"))}
 	stop()
 
 	b.start(nil)
@@ -211,43 +211,53 @@ func TestVanishedMember(t *testing.T) {
 	b.wantFree(s, "49") // of 510
 	apitest.Eventually(t, "pool "+q, func() error { return b.has(q, 20) })
 
+	taken := carve.FirstOf(ranges(b.get(q))[0].From)
+	bound := b.lease(q, ranges(b.get(q))[0].From)
 	a.start(nil)
-	taken, left := netip.MustParseAddr("10.6.0.0"), netip.MustParseAddr("10.6.1.0")
-	if r := ranges(b.get(q)); r[0].From.Compare(left) >= 0 {
-		taken, left = left, taken
-	}
 	a.wantEvent(carve.Name(w.network, taken), noteLost)
-	a.wantInStep(s, "False BlocksLost")
-	before := ranges(a.get(p))
-	a.resize(p, 320)
-	a.resize(p, 310)
-	// The block that is left to it may have been the one that the pool had filled.
-	if free := (ipam.Ranges{carve.Range(left)}).Subtract(before); len(free) == 1 && free[0].From == free[0].To { // not for pods
-		a.wantCarved(p, "False SubnetExhausted")
-	} else {
-		apitest.Eventually(t, "pool "+p, func() error { return a.has(p, 310) })
+	for _, c := range []*cluster{a, b, w.hub} {
+		c.wantDisputed(s, "True BlocksDisputed: more than one cluster has block "+taken.String())
 	}
-	if more := ranges(a.get(p)).Subtract(before).Overlap(ipam.Ranges{carve.Range(taken)}); len(more) > 0 {
-		t.Errorf("the pool got %s of block %s, which is %s's", more, taken, b.name)
+	for c, pool := range map[*cluster]string{a: p, b: q} {
+		c.wantNone(pool, carve.Range(taken)) // of what is in dispute
 	}
+	a.wantCarved(p, "False SubnetExhausted")
 	w.hub.wantStatus(s, "clusters", a.name+" 1, "+b.name+" 1", clusters)
-
-	a.remove(p)
+	if err := b.admin.Delete(t.Context(), bound); err != nil {
+		t.Fatal(err)
+	}
 	b.remove(q)
+	a.wantHas(p, 300)
+	for _, l := range inUse {
+		if err := a.admin.Delete(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.remove(p)
 	w.wantNoBlocks()
-	a.wantInStep(s, "True InStep")
+	for _, c := range []*cluster{a, b, w.hub} {
+		c.wantDisputed(s, "none")
+	}
 }
 
-// TestCrash ends a member's controller at each of its writes in turn, here and in the hub, while it makes a pool of pairs in two blocks,
-// and while it gives them back, and has the other member want the same Subnet. Nothing may be in two hands then, and the next controller must come
-// to the same end.
+// TestCrash ends a member's controller at each of its writes in turn, here and in the hub, while it makes, grows, shrinks and takes back a
+// pool of pairs in two blocks, and has the other member want the same Subnet. Nothing may be in two hands then, and the next controller must
+// come to the same end.
 func TestCrash(t *testing.T) {
-	for _, op := range []string{"carve", "delete"} {
+	for _, op := range []struct {
+		name     string
+		from, to int32 // sizes of the pool; -1: none
+	}{
+		{"carve", -1, 100},
+		{"grow", 100, 300},
+		{"shrink", 300, 100},
+		{"delete", 100, -1},
+	} {
 		for _, done := range []bool{false, true} {
 			for writes := 0; ; writes++ {
 				died := false
-				t.Run(fmt.Sprintf("%s, %d writes, the last one carried out: %t", op, writes, done), func(t *testing.T) {
-					died = crash(t, op, &mortal{writes: writes, done: done, dead: make(chan struct{})})
+				t.Run(fmt.Sprintf("%s, %d writes, the last one carried out: %t", op.name, writes, done), func(t *testing.T) {
+					died = crash(t, op.from, op.to, &mortal{writes: writes, done: done, dead: make(chan struct{})})
 				})
 				if !died || t.Failed() {
 					break
@@ -257,30 +267,41 @@ func TestCrash(t *testing.T) {
 	}
 }
 
-func crash(t *testing.T, op string, m *mortal) bool {
+func crash(t *testing.T, from, to int32, m *mortal) bool {
 	w := newWorld(t)
 	s := w.subnet(v1alpha1.PairingIndex, "10.6.0.0/22", "fd00:6::/118")
 	a, b := w.members[0], w.members[1]
 	var p string
-	if op == "delete" {
+	if from >= 0 {
 		stop := a.start(nil)
 		a.wantInStep(s, "True InStep")
-		p = a.pool(s, 100)
-		a.wantHas(p, 200)
+		p = a.pool(s, from)
+		a.wantHas(p, int(2*from))
 		stop()
+	}
+	switch {
+	case from < 0:
+		p = a.pool(s, to)
+	case to < 0:
 		a.remove(p)
-	} else {
-		p = a.pool(s, 100)
+	default:
+		a.resize(p, to)
 	}
 	settled := func() error {
 		w.check()
-		if op == "carve" {
-			return a.has(p, 200)
+		blocks := a.blocks()
+		if want := 2 * (int(to) + 255) / 256; len(blocks) != max(want, 0) {
+			return fmt.Errorf("%d blocks, want %d", len(blocks), want)
 		}
-		if n := len(a.blocks()); n > 0 {
-			return fmt.Errorf("%d blocks", n)
+		for i := range blocks {
+			if blocks[i].Spec.Cluster != "" {
+				return fmt.Errorf("block %s is claimed, or returns", blocks[i].Name)
+			}
 		}
-		return nil
+		if to < 0 {
+			return nil
+		}
+		return a.has(p, int(2*to))
 	}
 	stop := a.start(m)
 	died := false
@@ -303,7 +324,7 @@ func crash(t *testing.T, op string, m *mortal) bool {
 	b.wantHas(q, 400)
 	apitest.Eventually(t, "the end, with another controller", settled)
 	w.check()
-	if op == "carve" {
+	if to >= 0 {
 		a.remove(p)
 	}
 	b.remove(q)

@@ -33,6 +33,9 @@ func (h *Hub) Claim(ctx context.Context, s *v1alpha1.Subnet, b *v1alpha1.IPBlock
 	if err := h.lent(ctx, l, s); err != nil {
 		return err
 	}
+	if err := h.asLeft(ctx, l); err != nil {
+		return err
+	}
 	parts := b.Spec.Parts
 	b.Spec.Cluster, b.Spec.Parts = h.cfg.Cluster, nil
 	if err := h.client.Create(ctx, b); err != nil {
@@ -48,6 +51,21 @@ func (h *Hub) Claim(ctx context.Context, s *v1alpha1.Subnet, b *v1alpha1.IPBlock
 	mark(b, string(there.UID))
 	b.Spec.Cluster, b.Spec.Parts = "", parts
 	return h.client.Update(ctx, b)
+}
+
+// asLeft says whether the hub is as we left it, so that it can have forgotten nobody's block.
+func (h *Hub) asLeft(ctx context.Context, l *link) error {
+	l.mu.Lock()
+	_, err := h.member(ctx, l)
+	l.mu.Unlock()
+	switch {
+	case err != nil:
+		h.setAway(err) // until the next look, which reads it anew
+		return fmt.Errorf("%w: %w", subnets.ErrAway, err)
+	case time.Now().Before(l.quiet):
+		return fmt.Errorf("%w: the hub was away, and members first say what they hold", subnets.ErrAway)
+	}
+	return nil
 }
 
 // claimThere makes the hub's block ours; one that is ours already was left by someone who crashed, and there is a claimed block here that
@@ -68,7 +86,7 @@ func (h *Hub) claimThere(ctx context.Context, l *link, b *v1alpha1.IPBlock) (*v1
 		err = fmt.Errorf("claim of block %q: %w", b.Name, err)
 		h.setAway(err) // until the next look
 		return nil, fmt.Errorf("%w: %w", subnets.ErrAway, err)
-	case !h.ours(there):
+	case !h.ours(there), there.Annotations[v1alpha1.AnnotationDisputed] != "":
 		hubClaims.WithLabelValues("taken").Inc()
 		h.learn(b.Name)
 		return nil, subnets.ErrElsewhere
@@ -138,21 +156,19 @@ func (h *Hub) release(ctx context.Context, l *link, b *v1alpha1.IPBlock) error {
 	return client.IgnoreNotFound(h.local.GiveBack(ctx, b))
 }
 
-// Elsewhere is, of a hub's Subnet, the hub's blocks that are not ours, and those here that the hub knows nothing of.
+// Elsewhere is, of a hub's Subnet, the hub's blocks that are not ours, and those here that the hub knows nothing of. Disputed ones are
+// barred as such.
 func (h *Hub) Elsewhere(ctx context.Context, s *v1alpha1.Subnet, here map[netip.Addr]*v1alpha1.IPBlock) (ipam.Ranges, error) {
-	var held, taken, gone []ipam.Range
+	if !s.Spec.Hub {
+		return nil, nil
+	}
+	var held, taken []ipam.Range
 	for first, b := range here {
-		switch m := b.Annotations[v1alpha1.AnnotationHubBlock]; {
-		case m == lost:
-			gone, taken = append(gone, carve.Range(first)), append(taken, carve.Range(first))
-		case m != "" && b.Spec.Cluster == "":
+		if m := b.Annotations[v1alpha1.AnnotationHubBlock]; m != "" && b.Spec.Cluster == "" {
 			held = append(held, carve.Range(first))
-		default:
+		} else {
 			taken = append(taken, carve.Range(first))
 		}
-	}
-	if !s.Spec.Hub { // it may be made from a part of a hub's
-		return ipam.NewRanges(gone...), nil
 	}
 	l, err := h.ready()
 	if err == nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -21,12 +20,13 @@ import (
 
 // Reasons of the condition InStep of Subnets.
 const (
-	reasonInStep    = "InStep"
-	reasonAway      = "HubAway"
-	reasonWithdrawn = "Withdrawn"
-	reasonTaken     = "HubNameTaken"
-	reasonRefused   = "CopyRefused"
-	reasonLost      = "BlocksLost"
+	reasonInStep     = "InStep"
+	reasonAway       = "HubAway"
+	reasonKubeconfig = "KubeconfigRefused"
+	reasonNamesake   = "ClusterNameTaken"
+	reasonWithdrawn  = "Withdrawn"
+	reasonTaken      = "HubNameTaken"
+	reasonRefused    = "CopyRefused"
 )
 
 // lets says whether this cluster may have blocks of a hub's Subnet. A Subnet that the hub has of another hub is not handed on.
@@ -57,7 +57,7 @@ func (h *Hub) copySubnets(ctx context.Context) error {
 		var errs []error
 		for _, s := range here {
 			if s.Spec.Hub {
-				errs = append(errs, h.tell(ctx, s, reasonAway, away.Error()+"; pools go on with the blocks that this cluster has"))
+				errs = append(errs, h.tell(ctx, s, reasonOf(away), away.Error()+"; pools go on with the blocks that this cluster has"))
 			}
 		}
 		return errors.Join(errs...)
@@ -124,13 +124,6 @@ func (h *Hub) copySubnet(ctx context.Context, there, s *v1alpha1.Subnet) error {
 	}
 	h.wrote[there.Name] = spec
 	defer h.changed(ctx, s)
-	if lost, err := h.lostOf(ctx, s); err != nil || len(lost) > 0 {
-		if err != nil {
-			return err
-		}
-		return h.tell(ctx, s, reasonLost, "other clusters have these blocks in the hub, of which pools here have addresses and get no more: "+
-			strings.Join(lost, ", ")+"; delete these pools, and make them anew")
-	}
 	return h.tell(ctx, s, reasonInStep, "the Subnet is as the hub's is")
 }
 
@@ -148,50 +141,19 @@ func (h *Hub) withdraw(ctx context.Context, s *v1alpha1.Subnet) error {
 	return h.tell(ctx, s, reasonWithdrawn, fmt.Sprintf("the hub has no such Subnet for cluster %q, or deletes it: pools keep what they have, and get no block more; the copy goes when its pools are deleted", h.cfg.Cluster))
 }
 
-func (h *Hub) blocks(ctx context.Context, network string) ([]v1alpha1.IPBlock, error) {
-	var list v1alpha1.IPBlockList
-	err := h.client.List(ctx, &list, client.MatchingFields{networkIndex: network}, client.UnsafeDisableDeepCopy)
-	return list.Items, err
-}
-
 // owners of parts of a Subnet.
 func (h *Hub) owners(ctx context.Context, s *v1alpha1.Subnet) ([]carve.Owner, error) {
-	blocks, err := h.blocks(ctx, s.Spec.Network)
-	if err != nil {
+	var list v1alpha1.IPBlockList
+	if err := h.client.List(ctx, &list, client.MatchingFields{networkIndex: s.Spec.Network}, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, err
 	}
 	var read []*carve.Block
-	for i := range blocks {
-		if b, err := carve.Read(&blocks[i]); err == nil {
+	for i := range list.Items {
+		if b, err := carve.Read(&list.Items[i]); err == nil {
 			read = append(read, b)
 		}
 	}
 	return carve.NewBook(read...).Owners(s.Name), nil
-}
-
-// lostOf a Subnet: blocks of which it has parts and that are other clusters' in the hub, in words.
-func (h *Hub) lostOf(ctx context.Context, s *v1alpha1.Subnet) (out []string, err error) {
-	blocks, err := h.blocks(ctx, s.Spec.Network)
-	if err != nil {
-		return nil, err
-	}
-	for i := range blocks {
-		b := &blocks[i]
-		if b.Annotations[v1alpha1.AnnotationHubBlock] != lost {
-			continue
-		}
-		var pools []string
-		for _, p := range b.Spec.Parts {
-			if p.Subnet == s.Name && !slices.Contains(pools, p.Pool+p.To) {
-				pools = append(pools, p.Pool+p.To)
-			}
-		}
-		if len(pools) > 0 {
-			out = append(out, fmt.Sprintf("%s (%s)", b.Name, strings.Join(pools, ", ")))
-		}
-	}
-	slices.Sort(out)
-	return out, nil
 }
 
 // changed has the status of a Subnet counted anew: others may have taken or returned blocks.

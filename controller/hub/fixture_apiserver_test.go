@@ -3,13 +3,16 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -19,16 +22,20 @@ import (
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/yaml"
 
 	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/controller/subnets"
@@ -48,9 +55,11 @@ type world struct {
 // cluster is one API server.
 type cluster struct {
 	*world
-	name  string // in the hub
-	rc    *rest.Config
-	admin client.Client
+	name   string        // in the hub
+	every  time.Duration // it looks at the hub
+	secret types.NamespacedName
+	rc     *rest.Config
+	admin  client.Client
 }
 
 func newWorld(t *testing.T) *world {
@@ -59,16 +68,76 @@ func newWorld(t *testing.T) *world {
 	w.hub = w.connect("KUBECONFIG_APISERVER_HUB", "hub")
 	w.members[0] = w.connect("KUBECONFIG_APISERVER", apitest.Unique("east"))
 	w.members[1] = w.connect("KUBECONFIG_APISERVER_B", apitest.Unique("west"))
-	kubeconfig, err := os.ReadFile(os.Getenv("KUBECONFIG_APISERVER_HUB"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	w.hub.allow("member")
 	for _, m := range w.members {
-		s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: m.name}, Data: map[string][]byte{KubeconfigKey: kubeconfig}}
+		m.secret = types.NamespacedName{Namespace: "default", Name: m.name}
+		s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: m.name}, Data: map[string][]byte{KubeconfigKey: w.kubeconfig("member")}}
 		m.create(s)
-		t.Cleanup(func() { _ = m.admin.Delete(context.Background(), s) })
+		t.Cleanup(func() {
+			_ = m.admin.Delete(context.Background(), s)
+			_ = w.hub.admin.Delete(context.Background(), &v1alpha1.HubMember{ObjectMeta: metav1.ObjectMeta{Name: m.name}})
+		})
 	}
 	return w
+}
+
+// kubeconfig of somebody in the hub.
+func (w *world) kubeconfig(as string) []byte {
+	w.Helper()
+	c, err := clientcmd.LoadFromFile(os.Getenv("KUBECONFIG_APISERVER_HUB"))
+	if err != nil {
+		w.Fatal(err)
+	}
+	for _, user := range c.AuthInfos {
+		user.Impersonate = as
+	}
+	out, err := clientcmd.Write(*c)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return out
+}
+
+// allow somebody what the installation lets a member do in its hub.
+func (c *cluster) allow(who string) {
+	c.Helper()
+	const role = "berth-hub-member"
+	manifest, err := os.ReadFile("../../deploy/manifests/20-controller-rbac.yaml")
+	if err != nil {
+		c.Fatal(err)
+	}
+	rules := &rbacv1.ClusterRole{}
+	for _, doc := range strings.Split(string(manifest), "\n---\n") {
+		if strings.Contains(doc, "kind: ClusterRole\n") && strings.Contains(doc, "name: "+role+"\n") {
+			if err := yaml.UnmarshalStrict([]byte(doc), rules); err != nil {
+				c.Fatal(err)
+			}
+		}
+	}
+	binding := &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: role}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
+		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "User", Name: who}}}
+	for _, o := range []client.Object{rules, binding} {
+		err := c.admin.Create(context.Background(), o)
+		if apierrors.IsAlreadyExists(err) {
+			err = c.admin.Update(context.Background(), o)
+		}
+		if err != nil {
+			c.Fatal(err)
+		}
+	}
+}
+
+// hand the member another kubeconfig.
+func (c *cluster) hand(kubeconfig []byte) {
+	c.Helper()
+	s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: c.secret.Name}, Data: map[string][]byte{KubeconfigKey: kubeconfig}}
+	err := c.admin.Update(context.Background(), s)
+	if apierrors.IsNotFound(err) {
+		err = c.admin.Create(context.Background(), s)
+	}
+	if err != nil {
+		c.Fatal(err)
+	}
 }
 
 func (w *world) connect(variable, name string) *cluster {
@@ -109,9 +178,15 @@ func (c *cluster) all() (out []client.Object) {
 	ctx := context.Background()
 	var pools v1alpha1.IPPoolList
 	var list v1alpha1.SubnetList
-	for _, l := range []client.ObjectList{&pools, &list} {
+	var leases v1alpha1.IPLeaseList
+	for _, l := range []client.ObjectList{&pools, &list, &leases} {
 		if err := c.admin.List(ctx, l); err != nil {
 			c.Error(err)
+		}
+	}
+	for i := range leases.Items {
+		if leases.Items[i].Spec.Network == c.network {
+			out = append(out, &leases.Items[i])
 		}
 	}
 	for i := range pools.Items {
@@ -155,7 +230,7 @@ func (c *cluster) start(m *mortal) func() {
 	c.Helper()
 	off := true
 	rc, returnAfter := c.rc, time.Nanosecond
-	cfg := Config{Cluster: c.name, Secret: types.NamespacedName{Namespace: "default", Name: c.name}, Interval: short}
+	cfg := Config{Cluster: c.name, Secret: c.secret, Interval: cmp.Or(c.every, short)}
 	if m != nil {
 		rc, cfg.wrap = m.into(rc), m.into
 	}
@@ -323,6 +398,22 @@ func (c *cluster) wantInStep(s *v1alpha1.Subnet, want string) {
 	c.wantStatus(s, "InStep", want, func(st v1alpha1.SubnetStatus) string { return condition(st.Conditions, v1alpha1.SubnetInStep) })
 }
 
+func (c *cluster) wantDisputed(s *v1alpha1.Subnet, want string) {
+	c.Helper()
+	c.wantStatus(s, "Disputed of "+c.name, want, func(st v1alpha1.SubnetStatus) string { return condition(st.Conditions, v1alpha1.SubnetDisputed) })
+}
+
+// wantNone of a range in what a pool gives out.
+func (c *cluster) wantNone(pool string, r ipam.Range) {
+	c.Helper()
+	apitest.Eventually(c.T, "pool "+pool+" leaves", func() error {
+		if of := ranges(c.get(pool)).Overlap(ipam.Ranges{r}); len(of) > 0 {
+			return fmt.Errorf("it gives out %s", of)
+		}
+		return nil
+	})
+}
+
 func (c *cluster) wantFree(s *v1alpha1.Subnet, want string) {
 	c.Helper()
 	c.wantStatus(s, "free", want, func(st v1alpha1.SubnetStatus) string { return st.Free })
@@ -330,7 +421,7 @@ func (c *cluster) wantFree(s *v1alpha1.Subnet, want string) {
 
 func (c *cluster) wantEvent(name, reason string) {
 	c.Helper()
-	apitest.Eventually(c.T, "event "+reason, func() error {
+	apitest.Eventually(c.T, fmt.Sprintf("event %s of %s in %s", reason, name, c.name), func() error {
 		var events eventsv1.EventList
 		if err := c.admin.List(context.Background(), &events); err != nil {
 			return err
@@ -401,14 +492,47 @@ func (w *world) check() {
 	}
 }
 
-// lab runs the hub's API server: "kill" or "start".
-func (w *world) lab(verb string) {
+// lease of an address, in use.
+func (c *cluster) lease(pool string, a netip.Addr) *v1alpha1.IPLease {
+	c.Helper()
+	l := &v1alpha1.IPLease{ObjectMeta: metav1.ObjectMeta{Name: ipam.LeaseName(c.network, a), Labels: map[string]string{v1alpha1.LabelPool: pool}}}
+	l.Spec.Network, l.Spec.Address, l.Spec.Pool, l.Spec.Phase = c.network, a.String(), pool, v1alpha1.LeaseBound
+	l.Spec.Holder = &v1alpha1.LeaseHolder{Node: "elsewhere"}
+	c.create(l)
+	return l
+}
+
+// backup and restore the hub's data, while it is stopped.
+func (w *world) backup(to string)    { w.Helper(); w.swap(w.data(), to) }
+func (w *world) restore(from string) { w.Helper(); w.swap(from, w.data()) }
+
+func (w *world) data() string {
+	return filepath.Join(filepath.Dir(os.Getenv("KUBECONFIG_APISERVER_HUB")), "etcd")
+}
+
+func (w *world) swap(from, to string) {
+	w.Helper()
+	w.lab("kill", "kube-apiserver")
+	w.lab("kill", "etcd")
+	if err := os.RemoveAll(to); err != nil {
+		w.Fatal(err)
+	}
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		w.Fatal(err)
+	}
+	w.lab("start", "etcd")
+	w.lab("start", "kube-apiserver")
+	apitest.Eventually(w.T, "the hub", func() error { return w.hub.admin.List(context.Background(), &v1alpha1.SubnetList{}) })
+}
+
+// lab runs a part of the hub: "kill" or "start".
+func (w *world) lab(verb, part string) {
 	w.Helper()
 	lab := strings.Fields(os.Getenv("LAB_APISERVER_HUB")) // the program, and the flags that tell which
 	if len(lab) == 0 {
 		w.Fatal("LAB_APISERVER_HUB is not set: run make test-api")
 	}
-	args := slices.Concat([]string{"apiserver", verb}, lab[1:], []string{"kube-apiserver"})
+	args := slices.Concat([]string{"apiserver", verb}, lab[1:], []string{part})
 	if out, err := exec.Command(lab[0], args...).CombinedOutput(); err != nil {
 		w.Fatalf("lab apiserver %s: %v: %s", verb, err, out)
 	}

@@ -8,17 +8,22 @@
 //	claimed         spec.cluster set, no mark: we ask the hub   the hub's is ours → open; another's → (absent); crash → returning
 //	open            spec.cluster empty, mark = UID of the       empty → returning; the hub's is another's → lost;
 //	                hub's: it is carved from                    the hub has none → claimed again there, and open
-//	lost            mark "lost": nothing more is carved         empty → (absent); the hub has none → claimed again there, and open
+//	lost            mark "lost", disputed = who has it          empty → (absent); the hub has none → claimed again there, and open
 //	returning       spec.cluster set, mark = UID of the hub's   the hub's deleted by that UID → (absent)
 //
 // Each arrow is one write that is compared with what was read, so a controller may end anywhere, and two may run. Why no block is in two
 // hands: only what was claimed is opened, and only if it was not touched since before the hub said that the block is ours; who takes it
 // back touches it first, by the mark, and deletes in the hub only the very block that it read before. With the hub's block ours and none here,
 // a returning one is made here first: its name locks the claim out.
+//
+// Two hands there are only if the hub forgot a block: it was restored from a backup, or a person deleted it. Who finds the block that he
+// has lost to another writes so into the hub's (disputed), from which the other copies it: then neither carves from it, and pools of both
+// leave it, until one of the two has nothing left in it.
 package hub
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -26,6 +31,7 @@ import (
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -70,6 +76,7 @@ type Hub struct {
 	link    *link // nil: none yet
 	away    error // why it cannot be asked; nil: it can
 	learned map[string]time.Time
+	reason  string                         // for which the hub could not be asked at the last look
 	seen    map[string]string              // resourceVersions of what the last look found unfinished, by name
 	wrote   map[string]v1alpha1.SubnetSpec // copies, as they were last written or found right
 }
@@ -117,6 +124,7 @@ func (h *Hub) look(ctx context.Context) {
 		return
 	}
 	h.setAway(err)
+	h.complain(err)
 	if err := h.copySubnets(ctx); err != nil {
 		h.log.Error(err, "Subnets of the hub")
 	}
@@ -128,7 +136,7 @@ func (h *Hub) look(ctx context.Context) {
 	}
 }
 
-// identify this cluster, so that two members of one name do not share blocks.
+// identify this cluster: of two with one name only one is the member, and neither takes the other's blocks for its own.
 func (h *Hub) identify(ctx context.Context) error {
 	if h.uid.Load() != nil {
 		return nil
@@ -141,10 +149,10 @@ func (h *Hub) identify(ctx context.Context) error {
 	return nil
 }
 
-// ours says whether a block of the hub is this cluster's.
+// ours says whether a block of the hub is this cluster's, under whatever name it claimed it.
 func (h *Hub) ours(b *v1alpha1.IPBlock) bool {
 	uid := h.uid.Load()
-	return uid != nil && b.Spec.Cluster == h.cfg.Cluster && b.Annotations[v1alpha1.AnnotationClusterUID] == string(*uid)
+	return uid != nil && b.Spec.Cluster != "" && b.Annotations[v1alpha1.AnnotationClusterUID] == string(*uid)
 }
 
 // setAway notes whether the hub can be asked.
@@ -162,6 +170,35 @@ func (h *Hub) setAway(err error) {
 		hubUp.Set(1)
 	} else {
 		hubUp.Set(0)
+	}
+}
+
+// refusal is why the hub cannot be asked, where waiting does not help, with the reason for conditions and events.
+type refusal struct {
+	reason string
+	error
+}
+
+func (r refusal) Unwrap() error { return r.error }
+
+func reasonOf(away error) string {
+	if r := (refusal{}); errors.As(away, &r) {
+		return r.reason
+	}
+	return reasonAway
+}
+
+// complain of a refusal by an event of the Secret: there may be no copy yet whose condition could tell.
+func (h *Hub) complain(away error) {
+	was := h.reason
+	h.reason = ""
+	if r := (refusal{}); errors.As(away, &r) {
+		if h.reason = r.reason; h.reason != was {
+			h.recorder.Eventf(&corev1.Secret{
+				TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
+				ObjectMeta: metav1.ObjectMeta{Namespace: h.cfg.Secret.Namespace, Name: h.cfg.Secret.Name},
+			}, nil, corev1.EventTypeWarning, r.reason, "Connect", "%s", r.Error())
+		}
 	}
 }
 

@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
@@ -28,6 +32,12 @@ type link struct {
 	cached     cache.Cache
 	cancel     context.CancelFunc
 	done       chan struct{}
+
+	synced bool      // cached has been read
+	quiet  time.Time // until when nothing is claimed
+
+	mu      sync.Mutex
+	version string // of our HubMember, as last written
 }
 
 // patience with one request: longer, and the hub is away. Nothing but a claim waits for one.
@@ -35,33 +45,135 @@ const patience = 5 * time.Second
 
 const networkIndex = "spec.network"
 
+var errUnread = errors.New("its Subnets and IPBlocks have not been read yet")
+
 // reach the hub by the kubeconfig that the Secret has now.
 func (h *Hub) reach(ctx context.Context) error {
 	var secret corev1.Secret
-	if err := h.live.Get(ctx, client.ObjectKey(h.cfg.Secret), &secret); err != nil {
+	err := h.live.Get(ctx, client.ObjectKey(h.cfg.Secret), &secret)
+	switch {
+	case apierrors.IsNotFound(err), apierrors.IsForbidden(err):
+		h.setLink(nil, err)
+		return h.refused(err)
+	case err != nil:
 		return fmt.Errorf("its kubeconfig: %w", err)
 	}
-	kubeconfig := secret.Data[KubeconfigKey]
-	l := h.current()
+	l, kubeconfig := h.current(), secret.Data[KubeconfigKey]
 	if l == nil || !bytes.Equal(l.kubeconfig, kubeconfig) {
 		h.setLink(nil, errors.New("its kubeconfig has changed"))
-		var err error
 		if l, err = h.connect(ctx, kubeconfig); err != nil {
-			return fmt.Errorf("Secret %s, key %s: %w", h.cfg.Secret, KubeconfigKey, err)
+			return h.refused(err)
 		}
-		h.setLink(l, errors.New("its Subnets and IPBlocks have not been read yet"))
+		h.setLink(l, errUnread)
 	}
 	for _, list := range []client.ObjectList{&v1alpha1.SubnetList{}, &v1alpha1.IPBlockList{}} {
 		if err := l.live.List(ctx, list, client.Limit(1)); err != nil {
+			return h.refused(err)
+		}
+	}
+	err = h.register(ctx, l)
+	if err != nil && !errors.Is(err, errRestored) {
+		return err
+	}
+	if _, away := h.ready(); l.synced && (err != nil || away != nil) {
+		if l, err = h.anew(ctx, kubeconfig); err != nil {
 			return err
 		}
 	}
 	wait, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if !l.cached.WaitForCacheSync(wait) {
-		return errors.New("its Subnets and IPBlocks have not been read yet")
+	if l.synced = l.cached.WaitForCacheSync(wait); !l.synced {
+		return errUnread
 	}
 	return nil
+}
+
+// refused marks an error that is the kubeconfig's.
+func (h *Hub) refused(err error) error {
+	switch {
+	case errors.Is(err, errKubeconfig), apierrors.IsNotFound(err), apierrors.IsUnauthorized(err), apierrors.IsForbidden(err),
+		errors.As(err, new(*tls.CertificateVerificationError)):
+		return refusal{reasonKubeconfig, fmt.Errorf("Secret %s, key %s: %w", h.cfg.Secret, KubeconfigKey, err)}
+	}
+	return err
+}
+
+// anew reads the hub from the beginning. One that was away may have been restored from a backup: then a watch that goes on from a version to
+// come may miss what was before that, and members may hold blocks that the hub has forgotten. They are given time to say so before anything
+// is claimed.
+func (h *Hub) anew(ctx context.Context, kubeconfig []byte) (*link, error) {
+	l, err := h.connect(ctx, kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	l.quiet = time.Now().Add(2 * h.cfg.Interval)
+	h.setLink(l, errUnread)
+	h.log.Info("the hub is read anew, since it was away, or has been restored from a backup")
+	return l, nil
+}
+
+// errRestored: the hub is not as we left it.
+var errRestored = errors.New("the hub has been restored from a backup, says the HubMember")
+
+// register the name of this cluster, or find that it is another's. What another left under it must be given back first, by a person.
+func (h *Hub) register(ctx context.Context, l *link) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	m, err := h.member(ctx, l)
+	switch {
+	case apierrors.IsNotFound(err):
+		if err := h.nameless(ctx, l); err != nil {
+			return err
+		}
+		m.Name, m.Spec.UID, m.Spec.Seen = h.cfg.Cluster, string(*h.uid.Load()), metav1.Now()
+		err = l.live.Create(ctx, m)
+	case err == nil && time.Since(m.Spec.Seen.Time) > 2*h.cfg.Interval:
+		m.Spec.Seen = metav1.Now()
+		err = l.live.Update(ctx, m)
+	case errors.Is(err, errRestored):
+		l.version = m.ResourceVersion
+		return err
+	case errors.As(err, new(refusal)):
+		return err
+	}
+	if err != nil {
+		return h.refused(fmt.Errorf("HubMember %q: %w", h.cfg.Cluster, err))
+	}
+	l.version = m.ResourceVersion
+	return nil
+}
+
+// member is ours in the hub, which must be as we left it. The caller holds the lock of l.
+func (h *Hub) member(ctx context.Context, l *link) (*v1alpha1.HubMember, error) {
+	m := &v1alpha1.HubMember{}
+	err := l.live.Get(ctx, client.ObjectKey{Name: h.cfg.Cluster}, m)
+	switch {
+	case err == nil && m.Spec.UID != string(*h.uid.Load()):
+		return nil, h.namesake(m.Spec.UID)
+	case err == nil && l.version != "" && m.ResourceVersion != l.version:
+		return m, errRestored
+	}
+	return m, err
+}
+
+// nameless says whether nothing is left in the hub under our name by another cluster.
+func (h *Hub) nameless(ctx context.Context, l *link) error {
+	var blocks v1alpha1.IPBlockList
+	if err := l.live.List(ctx, &blocks, client.MatchingFields{"spec.cluster": h.cfg.Cluster}); err != nil {
+		return err
+	}
+	for i := range blocks.Items {
+		if !h.ours(&blocks.Items[i]) {
+			return h.namesake(blocks.Items[i].Annotations[v1alpha1.AnnotationClusterUID])
+		}
+	}
+	return nil
+}
+
+func (h *Hub) namesake(other string) error {
+	return refusal{reasonNamesake, fmt.Errorf("in the hub the name %[1]q is another cluster's, of UID %[2]s (of its namespace kube-system), and this one has UID %[3]s; "+
+		"give this one another --cluster-name; or, if the other is no more, delete in the hub what it had: kubectl delete ipblocks -l %[4]s=%[1]s && kubectl delete hubmember --ignore-not-found %[1]s",
+		h.cfg.Cluster, other, *h.uid.Load(), v1alpha1.LabelCluster)}
 }
 
 func (h *Hub) current() *link {
@@ -144,16 +256,19 @@ func (h *Hub) listen(ctx context.Context, c cache.Cache) error {
 	return err
 }
 
+// errKubeconfig: no connection can be made of it.
+var errKubeconfig = errors.New("no kubeconfig to use")
+
 func restConfig(kubeconfig []byte) (*rest.Config, error) {
 	if len(kubeconfig) == 0 {
-		return nil, errors.New("is not there, or empty")
+		return nil, fmt.Errorf("%w: it is not there, or empty", errKubeconfig)
 	}
 	rc, err := clientcmd.RESTConfigFromKubeConfig(kubeconfig)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errKubeconfig, err)
 	}
 	if rc.ExecProvider != nil || rc.AuthProvider != nil {
-		return nil, errors.New("wants a program to log in by (exec), which the controller's image has not; use a token or a certificate")
+		return nil, fmt.Errorf("%w: %s", errKubeconfig, "it wants a program to log in by (exec), which the controller's image has not; use a token or a certificate")
 	}
 	return rc, nil
 }
@@ -165,7 +280,7 @@ func kinds() (*runtime.Scheme, meta.RESTMapper) {
 		panic(err) // the same kinds at each start
 	}
 	mapper := meta.NewDefaultRESTMapper([]schema.GroupVersion{v1alpha1.GroupVersion})
-	for _, kind := range []string{"Subnet", "IPBlock"} {
+	for _, kind := range []string{"Subnet", "IPBlock", "HubMember"} {
 		mapper.Add(v1alpha1.GroupVersion.WithKind(kind), meta.RESTScopeRoot)
 	}
 	return scheme, mapper

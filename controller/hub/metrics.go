@@ -17,7 +17,7 @@ var (
 		Name: metricUp, Help: "1 while the hub can be asked for blocks.",
 	})
 	hubBlocks = prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: metricBlocks, Help: "Blocks of the hub's Subnets here by state: held, lost (another cluster's in the hub), unfinished (being claimed or returned); and those in the hub of another cluster of the same name (namesake).",
+		Name: metricBlocks, Help: "Blocks of the hub's Subnets here by state: held, disputed (another cluster holds it, too), lost (another cluster's in the hub), unfinished (being claimed or returned).",
 	}, []string{"state"})
 	hubClaims = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: metricClaims, Help: "Blocks asked for in the hub by result: claimed, taken (another cluster was faster), failed.",

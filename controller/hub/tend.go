@@ -1,9 +1,12 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -23,11 +26,18 @@ const (
 	noteReclaimed = "BlockClaimedAgain"
 )
 
-func mark(b *v1alpha1.IPBlock, m string) {
-	if b.Annotations == nil {
-		b.Annotations = map[string]string{}
+func mark(b *v1alpha1.IPBlock, m string) { annotate(b, v1alpha1.AnnotationHubBlock, m) }
+
+// annotate with a value; "" takes the annotation away.
+func annotate(b *v1alpha1.IPBlock, key, value string) {
+	switch {
+	case value == "":
+		delete(b.Annotations, key)
+	case b.Annotations == nil:
+		b.Annotations = map[string]string{key: value}
+	default:
+		b.Annotations[key] = value
 	}
-	b.Annotations[v1alpha1.AnnotationHubBlock] = m
 }
 
 func uidOf(s string) *types.UID {
@@ -53,7 +63,7 @@ func (h *Hub) tend(ctx context.Context) error {
 	for i := range there.Items {
 		theirs[there.Items[i].Name] = &there.Items[i]
 	}
-	states := map[string]float64{"held": 0, "lost": 0, "unfinished": 0, "namesake": 0}
+	states := map[string]float64{"held": 0, "lost": 0, "disputed": 0, "unfinished": 0}
 	seen := map[string]string{}
 	unfinished := func(b *v1alpha1.IPBlock) (again bool) {
 		states["unfinished"]++
@@ -74,7 +84,9 @@ func (h *Hub) tend(ctx context.Context) error {
 				errs = append(errs, client.IgnoreNotFound(h.release(ctx, l, b.DeepCopy())))
 			}
 		case other != nil && h.ours(other) && string(other.UID) == m:
-			states["held"]++
+			state, err := h.heed(ctx, b, other.Annotations[v1alpha1.AnnotationDisputed])
+			states[state]++
+			errs = append(errs, err)
 		default:
 			state, err := h.compare(ctx, l, b.DeepCopy())
 			states[state]++
@@ -83,10 +95,10 @@ func (h *Hub) tend(ctx context.Context) error {
 	}
 	for _, b := range theirs {
 		switch {
-		case h.ours(b) && unfinished(b):
+		case !h.ours(b):
+			errs = append(errs, h.dispute(ctx, l, b, false)) // nothing is left of it here
+		case unfinished(b):
 			errs = append(errs, h.stray(ctx, b))
-		case !h.ours(b) && b.Spec.Cluster == h.cfg.Cluster:
-			states["namesake"]++
 		}
 	}
 	h.seen = seen
@@ -95,6 +107,38 @@ func (h *Hub) tend(ctx context.Context) error {
 	}
 	return errors.Join(errs...)
 }
+
+// heed who says in the hub that he holds an open block, too.
+func (h *Hub) heed(ctx context.Context, b *v1alpha1.IPBlock, disputed string) (state string, err error) {
+	if b.Annotations[v1alpha1.AnnotationDisputed] != disputed {
+		b = b.DeepCopy()
+		annotate(b, v1alpha1.AnnotationDisputed, disputed)
+		err = client.IgnoreNotFound(h.client.Update(ctx, b))
+	}
+	if disputed != "" {
+		return "disputed", err
+	}
+	return "held", err
+}
+
+// dispute another's block of the hub, or no longer do so, as it was read.
+func (h *Hub) dispute(ctx context.Context, l *link, there *v1alpha1.IPBlock, holds bool) error {
+	names := strings.FieldsFunc(there.Annotations[v1alpha1.AnnotationDisputed], func(r rune) bool { return r == ',' })
+	if slices.Contains(names, h.cfg.Cluster) == holds {
+		return nil
+	}
+	names = slices.DeleteFunc(names, func(n string) bool { return n == h.cfg.Cluster })
+	if holds {
+		names = append(names, h.cfg.Cluster)
+		slices.Sort(names)
+	}
+	there = there.DeepCopy()
+	annotate(there, v1alpha1.AnnotationDisputed, strings.Join(names, ","))
+	return ignoreBehind(l.live.Update(ctx, there))
+}
+
+// holder of a block in the hub, in a word.
+func holder(there *v1alpha1.IPBlock) string { return cmp.Or(there.Spec.Cluster, "the hub") }
 
 // compare an open block, of which the watch does not say that it is ours, with the hub's. What the hub has no more is claimed again: it is in use.
 func (h *Hub) compare(ctx context.Context, l *link, b *v1alpha1.IPBlock) (state string, err error) {
@@ -115,24 +159,29 @@ func (h *Hub) compare(ctx context.Context, l *link, b *v1alpha1.IPBlock) (state 
 			return state, nil // since a moment ago: looked at again
 		}
 	}
-	now := lost
-	switch {
-	case err != nil:
+	if err != nil {
 		return state, err
-	case h.ours(there):
-		now = string(there.UID)
+	}
+	now, disputed := lost, holder(there)
+	if h.ours(there) {
+		now, disputed = string(there.UID), there.Annotations[v1alpha1.AnnotationDisputed]
+	}
+	if now != m || disputed != b.Annotations[v1alpha1.AnnotationDisputed] {
+		mark(b, now)
+		annotate(b, v1alpha1.AnnotationDisputed, disputed)
+		if err := h.client.Update(ctx, b); err != nil {
+			return state, client.IgnoreNotFound(err)
+		}
+	}
+	if now == lost {
+		if m != lost {
+			h.recorder.Eventf(b, nil, corev1.EventTypeWarning, noteLost, "Observe",
+				"in the hub the block is %s's: pools of both leave it, and pods keep the addresses that they have", holder(there))
+		}
+		return "lost", h.dispute(ctx, l, there, true)
 	}
 	if now == m {
 		return state, nil
-	}
-	mark(b, now)
-	if err := h.client.Update(ctx, b); err != nil {
-		return state, client.IgnoreNotFound(err)
-	}
-	if now == lost {
-		h.recorder.Eventf(b, nil, corev1.EventTypeWarning, noteLost, "Observe",
-			"in the hub the block is cluster %q's: pools here keep what they have of it, and get no more; delete them, and make them anew", there.Spec.Cluster)
-		return "lost", nil
 	}
 	h.recorder.Eventf(b, nil, corev1.EventTypeNormal, noteReclaimed, "Claim", "the hub no longer had the block as this cluster's, which has pools in it: it is claimed again")
 	return "held", nil

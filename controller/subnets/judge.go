@@ -24,6 +24,7 @@ const (
 	reasonVLAN      = "VLANTaken"
 	reasonOutside   = "CarvedOutside"
 	reasonDeleting  = "WaitsForPools"
+	reasonDisputed  = "BlocksDisputed"
 )
 
 // view of one Subnet, at one moment.

@@ -141,11 +141,30 @@ func (c subnetReconciler) status(v *view, owners []carve.Owner, clusters map[str
 		Type: v1alpha1.SubnetReady, Status: status, Reason: reason, Message: message,
 		ObservedGeneration: s.Generation, LastTransitionTime: metav1.NewTime(c.now()),
 	})
+	if disputed := v.disputed(); len(disputed) > 0 {
+		meta.SetStatusCondition(&out.Conditions, metav1.Condition{
+			Type: v1alpha1.SubnetDisputed, Status: metav1.ConditionTrue, Reason: reasonDisputed, ObservedGeneration: s.Generation, LastTransitionTime: metav1.NewTime(c.now()),
+			Message: "more than one cluster has " + some(disputed) + ": nobody gets an address of that, and pools leave it, until only one has something there",
+		})
+	} else {
+		meta.RemoveStatusCondition(&out.Conditions, v1alpha1.SubnetDisputed)
+	}
 	return out
+}
+
+// disputed blocks, in words.
+func (v *view) disputed() []string {
+	if v.subnet == nil {
+		return nil
+	}
+	return v.book.Disputed(v.subnet)
 }
 
 // tell what is news. A new subnet that is well needs no event.
 func (c subnetReconciler) tell(old, s *v1alpha1.Subnet) {
+	if d := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.SubnetDisputed); d != nil && meta.FindStatusCondition(old.Status.Conditions, d.Type) == nil {
+		c.recorder.Eventf(s, nil, corev1.EventTypeWarning, d.Reason, "Observe", "%s", d.Message)
+	}
 	before := meta.FindStatusCondition(old.Status.Conditions, v1alpha1.SubnetReady)
 	after := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.SubnetReady)
 	switch {

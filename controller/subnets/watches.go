@@ -22,7 +22,8 @@ func request(name string) reconcile.Request {
 	return reconcile.Request{NamespacedName: client.ObjectKey{Name: name}}
 }
 
-// watch calls f for each event that is one: what only changes a status, by whomever, is none. Of an update f gets both objects.
+// watch calls f for each event that is one: what only changes a status, by whomever, is none, and of annotations only that of a disputed
+// block is. Of an update f gets both objects.
 func watch(f func(ctx context.Context, q queue, gone bool, objects ...client.Object)) handler.EventHandler {
 	return handler.Funcs{
 		CreateFunc: func(ctx context.Context, e event.CreateEvent, q queue) { f(ctx, q, false, e.Object) },
@@ -30,12 +31,14 @@ func watch(f func(ctx context.Context, q queue, gone bool, objects ...client.Obj
 		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q queue) {
 			a, b := e.ObjectOld, e.ObjectNew
 			if a.GetGeneration() != b.GetGeneration() || (a.GetDeletionTimestamp() == nil) != (b.GetDeletionTimestamp() == nil) ||
-				len(a.GetFinalizers()) != len(b.GetFinalizers()) {
+				len(a.GetFinalizers()) != len(b.GetFinalizers()) || disputed(a) != disputed(b) {
 				f(ctx, q, false, b, a)
 			}
 		},
 	}
 }
+
+func disputed(o client.Object) string { return o.GetAnnotations()[v1alpha1.AnnotationDisputed] }
 
 // subnetsOfSubnet wakes a Subnet at once, and the others of its network, which may overlap with it, or of its VLAN, which it may take.
 func (c *Carver) subnetsOfSubnet() handler.EventHandler {
@@ -63,7 +66,7 @@ func inNetwork(network string) func(*v1alpha1.Subnet) bool {
 func (c *Carver) subnetsOfBlock() handler.EventHandler {
 	return watch(func(ctx context.Context, q queue, _ bool, objects ...client.Object) {
 		for _, o := range objects {
-			if b := o.(*v1alpha1.IPBlock); b.Spec.Cluster != "" {
+			if b := o.(*v1alpha1.IPBlock); b.Spec.Cluster != "" || disputed(b) != "" {
 				c.wakeSubnets(ctx, q, inNetwork(b.Spec.Network))
 			}
 			for _, p := range o.(*v1alpha1.IPBlock).Spec.Parts {
@@ -127,10 +130,20 @@ func (c *Carver) poolsOfSubnet() handler.EventHandler {
 	})
 }
 
-// poolsOfBlock wakes those that wait for addresses: there may be some now.
+// poolsOfBlock wakes those that wait for addresses: there may be some now. Of a disputed one it wakes those that have parts of it, and
+// are to leave it.
 func (c *Carver) poolsOfBlock() handler.EventHandler {
 	return watch(func(_ context.Context, q queue, _ bool, objects ...client.Object) {
-		c.wakeWaiting(q, objects[0].(*v1alpha1.IPBlock).Spec.Network)
+		b := objects[0].(*v1alpha1.IPBlock)
+		c.wakeWaiting(q, b.Spec.Network)
+		if disputed(b) == "" {
+			return
+		}
+		for _, p := range b.Spec.Parts {
+			if p.Pool != "" && p.ReturnedAt == nil {
+				q.Add(request(p.Pool))
+			}
+		}
 	})
 }
 

@@ -19,7 +19,9 @@ type Block struct {
 	First netip.Addr
 	// Cluster that has it; "": this one.
 	Cluster string
-	Parts   []Part
+	// Disputed names who holds it besides: nobody takes an address of it then, and pools give up what they have; "": nobody.
+	Disputed string
+	Parts    []Part
 }
 
 // Part is a range of a block that somebody has.
@@ -68,7 +70,7 @@ func Read(b *v1alpha1.IPBlock) (*Block, error) {
 	if err != nil || FirstOf(first) != first || Name(b.Spec.Network, first) != b.Name {
 		return nil, fmt.Errorf("block %q: first: %q of network %q is not what its name says", b.Name, b.Spec.First, b.Spec.Network)
 	}
-	out := &Block{First: first, Cluster: b.Spec.Cluster}
+	out := &Block{First: first, Cluster: b.Spec.Cluster, Disputed: b.Annotations[v1alpha1.AnnotationDisputed]}
 	for i, p := range b.Spec.Parts {
 		r, err := ipam.ParseRange(p.IPs)
 		switch {
@@ -122,7 +124,7 @@ func (b *Block) with(p Part, put bool) *Block {
 	slices.SortFunc(parts, func(a, b Part) int {
 		return cmp.Or(a.From.Compare(b.From), cmp.Compare(a.Subnet, b.Subnet), cmp.Compare(a.Owner.Pool, b.Owner.Pool), cmp.Compare(a.Owner.To, b.Owner.To))
 	})
-	return &Block{First: b.First, Cluster: b.Cluster, Parts: merge(parts)}
+	return &Block{First: b.First, Cluster: b.Cluster, Disputed: b.Disputed, Parts: merge(parts)}
 }
 
 // merge parts that touch and differ in nothing else.

@@ -121,15 +121,15 @@ func (b *Book) strays(o Owner, subnet string) (out []Part) {
 	return out
 }
 
-// Free of one family: what the subnet has and no part holds. Blocks of other clusters, and the ranges to avoid, are not free. Parts by
-// which the subnet itself was cut out of another are no hindrance.
+// Free of one family: what the subnet has and no part holds. Blocks of other clusters, disputed ones, and the ranges to avoid, are not
+// free. Parts by which the subnet itself was cut out of another are no hindrance.
 func (b *Book) Free(s *Subnet, f ipam.Family, avoid ipam.Ranges) ipam.Ranges {
 	var taken []ipam.Range
 	for _, x := range b.blocks {
 		if ipam.FamilyOf(x.First) != f {
 			continue
 		}
-		if x.Cluster != "" {
+		if x.Cluster != "" || x.Disputed != "" {
 			taken = append(taken, Range(x.First))
 			continue
 		}
@@ -140,6 +140,17 @@ func (b *Book) Free(s *Subnet, f ipam.Family, avoid ipam.Ranges) ipam.Ranges {
 		}
 	}
 	return s.usable[f].Subtract(ipam.NewRanges(append(taken, avoid...)...))
+}
+
+// disputed is the addresses of one family of all blocks that somebody else holds, too.
+func (b *Book) disputed(f ipam.Family) ipam.Ranges {
+	var out []ipam.Range
+	for first, x := range b.blocks {
+		if ipam.FamilyOf(first) == f && x.Disputed != "" {
+			out = append(out, Range(first))
+		}
+	}
+	return ipam.NewRanges(out...)
 }
 
 // opened is the addresses of one family of all blocks that exist.

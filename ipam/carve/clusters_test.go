@@ -83,3 +83,60 @@ func TestClusters(t *testing.T) {
 		t.Errorf("free: %s", got)
 	}
 }
+
+// Of a block that another cluster holds, too, a pool leaves all, takes as many elsewhere, and nothing back while that is so. A subnet made
+// of it keeps its share, of which its pools get nothing.
+func TestDisputedBlock(t *testing.T) {
+	for _, tc := range []struct {
+		pair     v1alpha1.Pairing
+		cidrs    []v1alpha1.SubnetCIDR
+		disputed string
+		want     []string
+	}{
+		{cidrs: []v1alpha1.SubnetCIDR{cidr("10.6.0.0/22")}, disputed: "10.6.0.0", want: []string{"10.6.1.0-10.6.1.8"}},
+		{pair: v1alpha1.PairingIndex, cidrs: []v1alpha1.SubnetCIDR{cidr("10.6.0.0/22"), cidr("fd00:6::/118")}, disputed: "fd00:6::",
+			want: []string{"10.6.1.0-10.6.1.8", "fd00:6::100-fd00:6::108"}},
+	} {
+		s, b := subnet(t, tc.pair, tc.cidrs...), NewBook()
+		if _, err := ask(t, s, b, "a", 9); err != nil {
+			t.Fatal(err)
+		}
+		if _, d, err := Share(s, b, "red", 64, nil); err != nil {
+			t.Fatal(err)
+		} else {
+			b.Apply(d, Owner{To: "red"}, s.Name, epoch)
+		}
+		first := netip.MustParseAddr(tc.disputed)
+		dispute := func(who string) {
+			x := *b.blocks[first]
+			x.Disputed = who
+			b.blocks[first] = &x
+		}
+		dispute("east")
+		if free := b.Free(s, ipam.FamilyOf(first), nil).Overlap(ipam.Ranges{Range(first)}); len(free) > 0 {
+			t.Errorf("free in the disputed block: %s", free)
+		}
+		inUse := netip.MustParseAddr("10.6.0.1")
+		for range 2 {
+			if _, err := ask(t, s, b, "a", 9, inUse); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tc.want, has(s, b, "a")); diff != "" {
+				t.Errorf("of %s: %s", tc.cidrs[0].CIDR, diff)
+			}
+		}
+		if _, err := ask(t, s, b, "b", 2000); err == nil {
+			t.Error("more than there is")
+		}
+		if _, d, err := Share(s, b, "red", 64, nil); err != nil || !d.Nothing() {
+			t.Errorf("the share moves: %+v (%v)", d, err)
+		}
+		dispute("")
+		if _, err := ask(t, s, b, "a", 18); err != nil { // 9 of them it had there before
+			t.Fatal(err)
+		}
+		if got := has(s, b, "a")[0]; got != "10.6.0.1-10.6.0.9" {
+			t.Errorf("after the dispute it has %s", got)
+		}
+	}
+}

@@ -72,7 +72,8 @@ func (e *Shortage) Error() string {
 func (e *Shortage) Is(target error) bool { return target == ErrShort }
 
 // Decide what a pool takes or gives up. It gets all that it wants, or, with an error that Is ErrShort, nothing; then the decision has
-// only what there is to give up.
+// only what there is to give up. Of a disputed block it gives up all in any case: who has an address there keeps it by his lease, which
+// holds the block, and no pod gets another.
 func Decide(s *Subnet, b *Book, ask Ask) (Decision, error) {
 	d := Decision{Strays: b.strays(ask.Owner, s.Name)}
 	all := planes(s, b, ask)
@@ -90,7 +91,7 @@ func Decide(s *Subnet, b *Book, ask Ask) (Decision, error) {
 			wants[i] = p.recalled(s, ask)
 		}
 		give, kept := p.surplus(s, ask)
-		take, back := p.spell(s, wants[i], give)
+		take, back := p.spell(s, wants[i], join(give, p.leave))
 		d.Take, d.Return, d.Kept = append(d.Take, take...), append(d.Return, back...), max(d.Kept, kept)
 	}
 	return d, short
@@ -101,8 +102,9 @@ type plane struct {
 	family ipam.Family
 	paired bool
 	// has is what the owner has; half, of a paired subnet, what it has of one family only; old, what it gave up not long ago; free, the
-	// rest that it may take; opened are the addresses of the blocks that exist; barred, of old, what it may not have again.
-	has, half, old, free, opened, barred ipam.Ranges
+	// rest that it may take; opened are the addresses of the blocks that exist; barred, of old, what it may not have again; leave, of
+	// none of these, what it has of disputed blocks.
+	has, half, old, free, opened, barred, leave ipam.Ranges
 	// begin is where blocks are looked for first that are not opened yet.
 	begin netip.Addr
 
@@ -112,8 +114,12 @@ type plane struct {
 func planes(s *Subnet, b *Book, ask Ask) (out []plane) {
 	of := func(f ipam.Family) plane {
 		had, old := b.Of(ask.Owner, s.Name, f)
+		var disputed ipam.Ranges
+		if ask.Owner.To == "" { // a subnet keeps its CIDR, and its pools leave
+			disputed = b.disputed(f)
+		}
 		return plane{
-			family: f, has: had, old: old.Overlap(s.usable[f]), free: b.Free(s, f, ask.Avoid[f]), opened: b.opened(f),
+			family: f, has: had.Subtract(disputed), leave: had.Overlap(disputed), old: old.Overlap(s.usable[f]).Subtract(disputed), free: b.Free(s, f, ask.Avoid[f]), opened: b.opened(f),
 			had: map[ipam.Family]ipam.Ranges{f: had}, barred: ask.Avoid[f].Overlap(s.Whole(f)), begin: s.from(f),
 		}
 	}
@@ -127,7 +133,7 @@ func planes(s *Subnet, b *Book, ask Ask) (out []plane) {
 	for _, rs := range []*ipam.Ranges{&v6.has, &v6.old, &v6.free, &v6.barred} {
 		*rs = s.partners(*rs)
 	}
-	p := plane{family: ipam.IPv4, paired: true, opened: v4.opened, begin: v4.begin, barred: join(v4.barred, v6.barred), had: map[ipam.Family]ipam.Ranges{ipam.IPv4: v4.has, ipam.IPv6: v6.has}}
+	p := plane{family: ipam.IPv4, paired: true, opened: v4.opened, begin: v4.begin, barred: join(v4.barred, v6.barred), had: map[ipam.Family]ipam.Ranges{ipam.IPv4: v4.had[ipam.IPv4], ipam.IPv6: s.partners(v6.had[ipam.IPv6])}}
 	mine := func(q plane) ipam.Ranges { return join(join(q.has, q.old), q.free) }
 	all := mine(v4).Overlap(mine(v6))
 	p.has = v4.has.Overlap(v6.has)

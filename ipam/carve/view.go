@@ -76,6 +76,31 @@ func (b *Book) Clusters(s *Subnet) map[string]int64 {
 	return out
 }
 
+// Disputed blocks with addresses of a subnet, in words.
+func (b *Book) Disputed(s *Subnet) []string {
+	var out []string
+	for _, x := range b.blocks {
+		if x.Disputed == "" || len(s.Whole(ipam.FamilyOf(x.First)).Overlap(ipam.Ranges{Range(x.First)})) == 0 {
+			continue
+		}
+		words := fmt.Sprintf("block %s", x.First)
+		if x.Cluster != "" {
+			words += fmt.Sprintf(" of %s", x.Cluster)
+		}
+		words += fmt.Sprintf(", which %s holds, too", x.Disputed)
+		var owners []string
+		for _, o := range NewBook(x).Owners(s.Name) {
+			owners = append(owners, o.String())
+		}
+		if owners != nil {
+			words += " (here: " + strings.Join(owners, ", ") + ")"
+		}
+		out = append(out, words)
+	}
+	slices.Sort(out)
+	return out
+}
+
 // Owners of parts of a subnet, those given up included, in order.
 func (b *Book) Owners(subnet string) []Owner {
 	seen := map[Owner]bool{}
