@@ -143,7 +143,7 @@ func (h *hostNetworks) step(ctx context.Context, kept cache.Store) error {
 	for _, o := range kept.List() {
 		all = append(all, o.(*v1alpha1.HostNetwork))
 	}
-	wants, err := links.Wanted(all, labels.Set(h.pods.thisNode().Labels))
+	wants, err := links.Wanted(all, h.cfg.NodeName, labels.Set(h.pods.thisNode().Labels))
 	if err != nil {
 		return err
 	}
@@ -167,7 +167,7 @@ func (h *hostNetworks) write(ctx context.Context, n *v1alpha1.HostNetwork, state
 	entries := []v1alpha1.HostNetworkNode{}
 	s, concerned := states[n.Name]
 	if concerned {
-		entries = append(entries, v1alpha1.HostNetworkNode{Node: h.cfg.NodeName, Ready: s.Ready, Message: shortened(s.Message), Links: s.Links,
+		entries = append(entries, v1alpha1.HostNetworkNode{Node: h.cfg.NodeName, Ready: s.Ready, Reason: s.Reason, Message: shortened(s.Message), Links: s.Links,
 			ObservedGeneration: links.GenerationOf(s.Spec, n)})
 	}
 	if len(entries) == len(n.Status.Nodes) && (len(entries) == 0 || same(entries[0], n.Status.Nodes[0])) {
@@ -188,14 +188,14 @@ func (h *hostNetworks) write(ctx context.Context, n *v1alpha1.HostNetwork, state
 	case err != nil:
 		return fmt.Errorf("HostNetwork %q: %w", n.Name, err)
 	}
-	if concerned {
+	if concerned && s.Reason != v1alpha1.LinksQueued { // else it tells when its turn has come
 		h.announce(n, s)
 	}
 	return nil
 }
 
 func same(a, b v1alpha1.HostNetworkNode) bool {
-	return a.Ready == b.Ready && a.Message == b.Message && a.ObservedGeneration == b.ObservedGeneration && slices.Equal(a.Links, b.Links)
+	return a.Ready == b.Ready && a.Reason == b.Reason && a.Message == b.Message && a.ObservedGeneration == b.ObservedGeneration && slices.Equal(a.Links, b.Links)
 }
 
 // fieldManager of a node's entry; it may have 128 characters, a node's name 253.

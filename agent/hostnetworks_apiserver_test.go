@@ -88,21 +88,30 @@ func TestHostNetworks(t *testing.T) {
 		})
 		return now
 	}
-	wanted(links.Want{Name: r.name, Spec: links.SpecOf(h), Parent: "eth1", VLANs: []int{910}})
+	queued := links.Want{Name: r.name, Spec: links.SpecOf(h), Parent: "eth1", VLANs: []int{910}, Queued: true}
+	wanted(queued)
 	other := fmt.Appendf(nil, `{"apiVersion":"berth.dev/v1alpha1","kind":"HostNetwork","metadata":{"name":%q},"status":{"nodes":[{"node":"0-other","ready":true}]}}`, h.Name)
 	force := true
 	if _, err := client.Patch(t.Context(), h.Name, types.ApplyPatchType, other, metav1.PatchOptions{FieldManager: "berth-agent/0-other", Force: &force}, "status"); err != nil {
 		t.Fatal(err)
 	}
 	beside := v1alpha1.HostNetworkNode{Node: "0-other", Ready: true}
+	waiting := links.State{Name: r.name, Reason: v1alpha1.LinksQueued, Message: "it is not this node's turn yet"}
+	r.hostNetworks.told([]links.State{waiting})
+	entries(beside, v1alpha1.HostNetworkNode{Node: r.name, Reason: waiting.Reason, Message: waiting.Message})
+	turn := fmt.Appendf(nil, `{"status":{"rollout":{"generation":1,"nodes":["0-other",%q]}}}`, r.name)
+	if _, err := client.Patch(t.Context(), h.Name, types.MergePatchType, turn, metav1.PatchOptions{}, "status"); err != nil {
+		t.Fatal(err)
+	}
+	wanted(links.Want{Name: r.name, Spec: links.SpecOf(h), Parent: "eth1", VLANs: []int{910}})
 
 	refused := links.State{Name: r.name, Spec: links.SpecOf(h), Reason: "LinksRefused", Message: "parent eth1 is not on this node"}
 	r.hostNetworks.told([]links.State{refused})
-	entries(beside, v1alpha1.HostNetworkNode{Node: r.name, Message: refused.Message, ObservedGeneration: 1})
+	entries(beside, v1alpha1.HostNetworkNode{Node: r.name, Reason: refused.Reason, Message: refused.Message, ObservedGeneration: 1})
 	r.wantMetric(MetricLinks, 0)
 	ready := links.State{Name: r.name, Spec: links.SpecOf(h), Ready: true, Reason: "LinksReady", Links: []string{"eth1", "eth1.910"}}
 	r.hostNetworks.told([]links.State{ready})
-	version := entries(beside, v1alpha1.HostNetworkNode{Node: r.name, Ready: true, ObservedGeneration: 1, Links: ready.Links}).ResourceVersion
+	version := entries(beside, v1alpha1.HostNetworkNode{Node: r.name, Ready: true, Reason: ready.Reason, ObservedGeneration: 1, Links: ready.Links}).ResourceVersion
 	r.wantMetric(MetricLinks, 1)
 	apitest.Eventually(t, "events", func() error {
 		list, err := r.kube.EventsV1().Events(metav1.NamespaceDefault).List(t.Context(), metav1.ListOptions{FieldSelector: "regarding.name=" + h.Name})
@@ -127,7 +136,7 @@ func TestHostNetworks(t *testing.T) {
 	r.start()
 	r.hostNetworks.told([]links.State{ready})
 	wanted(links.Want{Name: r.name, Spec: links.SpecOf(h), Parent: "eth1", VLANs: []int{910}})
-	if got := entries(beside, v1alpha1.HostNetworkNode{Node: r.name, Ready: true, ObservedGeneration: 1, Links: ready.Links}).ResourceVersion; got != version {
+	if got := entries(beside, v1alpha1.HostNetworkNode{Node: r.name, Ready: true, Reason: ready.Reason, ObservedGeneration: 1, Links: ready.Links}).ResourceVersion; got != version {
 		t.Error("written although nothing changed")
 	}
 
@@ -143,7 +152,7 @@ func TestHostNetworks(t *testing.T) {
 	wanted()
 	waits := links.State{Name: r.name, Reason: "LinksWaiting", Message: "link eth1.910 is to go, and is in use", Links: []string{"eth1.910"}}
 	r.hostNetworks.told([]links.State{waits})
-	entries(beside, v1alpha1.HostNetworkNode{Node: r.name, Message: waits.Message, Links: waits.Links})
+	entries(beside, v1alpha1.HostNetworkNode{Node: r.name, Reason: waits.Reason, Message: waits.Message, Links: waits.Links})
 	r.hostNetworks.told(nil)
 	entries(beside)
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
@@ -22,8 +23,9 @@ import (
 	"github.com/berthdev/berth/controller/round"
 )
 
-// hostNetworkReconciler counts what the agents say of HostNetworks, forgets nodes that are no more, and keeps a deleted HostNetwork until
-// its links are gone everywhere: so that who waits for its end knows that they are, and what they wait for is to be seen.
+// hostNetworkReconciler counts what the agents say of HostNetworks, gives nodes their turns, forgets nodes that are no more, and keeps a
+// deleted HostNetwork until its links are gone everywhere: so that who waits for its end knows that they are, and what they wait for is to
+// be seen.
 type hostNetworkReconciler struct {
 	client client.Client
 	live   client.Reader // uncached
@@ -74,14 +76,15 @@ func (r *hostNetworkReconciler) Reconcile(ctx context.Context, req reconcile.Req
 	if pruned || err != nil {
 		return round.Retry(err, statusInterval) // what is left is news, and wakes us
 	}
-	ready, selected, err := countNodes(&h, nodes.Items)
+	selected, err := selectedNodes(&h, nodes.Items)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	if ready != h.Status.Ready || selected != h.Status.Selected {
-		patch := fmt.Appendf(nil, `{"status":{"ready":%d,"selected":%d}}`, ready, selected)
-		if err := r.client.Status().Patch(ctx, &h, client.RawPatch(types.MergePatchType, patch)); err != nil {
-			return reconcile.Result{}, client.IgnoreNotFound(err)
+	old := h.DeepCopy()
+	h.Status.Ready, h.Status.Selected, h.Status.Rollout = countReady(&h, selected), int64(len(selected)), turns(&h, selected)
+	if !equality.Semantic.DeepEqual(old.Status, h.Status) {
+		if err := r.client.Status().Patch(ctx, &h, client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{})); err != nil {
+			return round.Retry(err, statusInterval)
 		}
 	}
 	switch {
@@ -92,26 +95,31 @@ func (r *hostNetworkReconciler) Reconcile(ctx context.Context, req reconcile.Req
 	return reconcile.Result{}, nil
 }
 
-// countNodes that are selected, and of these the ready ones, of this generation.
-func countNodes(h *v1alpha1.HostNetwork, nodes []corev1.Node) (ready, selected int64, err error) {
+// selectedNodes by name, in order.
+func selectedNodes(h *v1alpha1.HostNetwork, nodes []corev1.Node) (out []string, err error) {
 	selector := labels.Everything()
 	if h.Spec.NodeSelector != nil {
 		if selector, err = metav1.LabelSelectorAsSelector(h.Spec.NodeSelector); err != nil {
-			return 0, 0, fmt.Errorf("nodeSelector of HostNetwork %q: %w", h.Name, err)
+			return nil, fmt.Errorf("nodeSelector of HostNetwork %q: %w", h.Name, err)
 		}
 	}
 	for i := range nodes {
-		if !selector.Matches(labels.Set(nodes[i].Labels)) {
-			continue
+		if selector.Matches(labels.Set(nodes[i].Labels)) {
+			out = append(out, nodes[i].Name)
 		}
-		selected++
-		if slices.ContainsFunc(h.Status.Nodes, func(e v1alpha1.HostNetworkNode) bool {
-			return e.Node == nodes[i].Name && e.Ready && e.ObservedGeneration == h.Generation
-		}) {
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+// countReady nodes of those selected, of this generation.
+func countReady(h *v1alpha1.HostNetwork, selected []string) (ready int64) {
+	for _, e := range h.Status.Nodes {
+		if e.Ready && e.ObservedGeneration == h.Generation && slices.Contains(selected, e.Node) {
 			ready++
 		}
 	}
-	return ready, selected, nil
+	return ready
 }
 
 func hasLinks(h *v1alpha1.HostNetwork) bool {

@@ -21,7 +21,7 @@ import (
 	"github.com/berthdev/berth/tests/netns"
 )
 
-// hostNetwork as a person writes its spec.
+// hostNetwork as a person writes its spec, and it is the node's turn.
 func hostNetwork(t testing.TB, name, spec string) *v1alpha1.HostNetwork {
 	t.Helper()
 	h := &v1alpha1.HostNetwork{}
@@ -29,6 +29,19 @@ func hostNetwork(t testing.TB, name, spec string) *v1alpha1.HostNetwork {
 	if err := yaml.UnmarshalStrict([]byte(spec), &h.Spec); err != nil {
 		t.Fatalf("%v in %s", err, spec)
 	}
+	return turn(h)
+}
+
+func turn(h *v1alpha1.HostNetwork) *v1alpha1.HostNetwork {
+	h = h.DeepCopy()
+	h.Status.Rollout = &v1alpha1.HostNetworkRollout{Generation: h.Generation, Nodes: []string{self}}
+	return h
+}
+
+// queued behind other nodes.
+func queued(h *v1alpha1.HostNetwork) *v1alpha1.HostNetwork {
+	h = h.DeepCopy()
+	h.Status.Rollout = &v1alpha1.HostNetworkRollout{Generation: h.Generation, Nodes: []string{"another"}}
 	return h
 }
 
@@ -37,7 +50,7 @@ func edited(t testing.TB, h *v1alpha1.HostNetwork, spec string) *v1alpha1.HostNe
 	t.Helper()
 	next := hostNetwork(t, h.Name, spec)
 	next.Generation = h.Generation + 1
-	return next
+	return turn(next)
 }
 
 const trunk = `{bond: {name: bond0, members: [nic1, nic2], miimon: 50, primary: nic1}, vlans: [910, 920]}`
@@ -80,7 +93,7 @@ func TestTrunk(t *testing.T) {
 		nodes, agents = append(nodes, n), append(agents, a)
 	}
 	for i, n := range nodes {
-		agents[i].await(h, reasonReady, "")
+		agents[i].await(h, v1alpha1.LinksReady, "")
 		// The same addresses in both VLANs: they are networks of their own.
 		p := pods{n.pod("bond0.910", fmt.Sprintf("10.6.1.%d/16", i+1)), n.pod("bond0.920", fmt.Sprintf("10.6.1.%d/16", i+1))}
 		on = append(on, p)
@@ -142,7 +155,7 @@ func TestTrunk(t *testing.T) {
 		}
 		eventually(t, 10*time.Second, "pods", func() error { return reaches(on[0].of910, "10.6.1.2:910") })
 		ip(t, nodes[0].NS, "link del bond0.920\n") // and the pod's interface with it
-		agents[0].await(h, reasonReady, "")
+		agents[0].await(h, v1alpha1.LinksReady, "")
 		nodes[0].looks(t, 30*time.Second, "VLAN made anew", want)
 	})
 	t.Run("goes when its pods have gone", func(t *testing.T) {
@@ -151,7 +164,7 @@ func TestTrunk(t *testing.T) {
 		agents[0].set()
 		eventually(t, 30*time.Second, "waits", func() error {
 			s := agents[0].state("trunk")
-			if s == nil || s.Reason != reasonWaiting || !strings.Contains(s.Message, "link bond0.910 is to go, and is in use by net1 in pod-a, net1 in pod-b") {
+			if s == nil || s.Reason != v1alpha1.LinksWaiting || !strings.Contains(s.Message, "link bond0.910 is to go, and is in use by net1 in pod-a, net1 in pod-b") {
 				return fmt.Errorf("%+v", s)
 			}
 			return nil
@@ -214,7 +227,7 @@ func TestMoveAddresses(t *testing.T) {
 	h := hostNetwork(t, "uplink", moving)
 	a := n.start()
 	a.set(h)
-	a.await(h, reasonReady, "")
+	a.await(h, v1alpha1.LinksReady, "")
 	more(10) // the same connection
 	var onNIC, onBond []string
 	for line := range strings.Lines(run(t, n.NS, "", "sh", "-c", "ip -o address show; ip route show table all; ip -6 route show table all")) {
@@ -248,7 +261,7 @@ func TestMoveAddresses(t *testing.T) {
 	t.Run("mode", func(t *testing.T) {
 		h = edited(t, h, strings.Replace(moving, "primary: nic0", "mode: balance-xor", 1))
 		a.set(h)
-		a.await(h, reasonReady, "")
+		a.await(h, v1alpha1.LinksReady, "")
 		if err := reaches(n.NS, apiServer); err != nil {
 			t.Error(err)
 		}
@@ -278,7 +291,7 @@ func TestUndone(t *testing.T) {
 	h := hostNetwork(t, "uplink", strings.Replace(moving, "primary: nic0", "primary: nic1", 1))
 	a := n.start()
 	a.set(h)
-	a.await(h, reasonUndone, "the API server was not reached for 15s after this change, which was undone")
+	a.await(h, v1alpha1.LinksUndone, "the API server was not reached for 15s after this change, which was undone")
 	n.looks(t, 10*time.Second, "as before", before)
 	if err := reaches(n.NS, apiServer); err != nil {
 		t.Error(err)
@@ -294,7 +307,7 @@ func TestUndone(t *testing.T) {
 		a.quit()
 		a = n.start()
 		a.set(h)
-		a.await(h, reasonUndone, "")
+		a.await(h, v1alpha1.LinksUndone, "")
 		if got := strings.Count(a.log.String(), `msg="changing links"`); got != 0 {
 			t.Errorf("begun %d times", got)
 		}
@@ -302,7 +315,7 @@ func TestUndone(t *testing.T) {
 	t.Run("another spec", func(t *testing.T) {
 		h = edited(t, h, moving)
 		a.set(h)
-		a.await(h, reasonReady, "")
+		a.await(h, v1alpha1.LinksReady, "")
 		if err := reaches(n.NS, apiServer); err != nil {
 			t.Error(err)
 		}
@@ -311,7 +324,7 @@ func TestUndone(t *testing.T) {
 		want := n.picture()
 		h = edited(t, h, strings.Replace(moving, "primary: nic0", "primary: nic1", 1))
 		a.set(h)
-		a.await(h, reasonUndone, "")
+		a.await(h, v1alpha1.LinksUndone, "")
 		n.looks(t, 10*time.Second, "as before", want)
 		eventually(t, 10*time.Second, "API server", func() error { return reaches(n.NS, apiServer) })
 	})
@@ -350,7 +363,7 @@ func TestKilled(t *testing.T) {
 		n.cfg.DieAt = 0
 		a = n.start()
 		a.set(h)
-		a.await(h, reasonUndone, "the agent ended before it was known that the API server is reached")
+		a.await(h, v1alpha1.LinksUndone, "the agent ended before it was known that the API server is reached")
 		n.looks(t, 10*time.Second, fmt.Sprintf("killed before operation %d", at), before)
 		if err := reaches(n.NS, apiServer); err != nil {
 			t.Fatalf("killed before operation %d: %v", at, err)
@@ -421,10 +434,10 @@ func TestAway(t *testing.T) {
 	before := n.picture()
 	a := n.start()
 	a.set(h)
-	a.await(h, reasonFailed, "the API server is not reached from this node, so no change is begun")
+	a.await(h, v1alpha1.LinksFailed, "the API server is not reached from this node, so no change is begun")
 	n.looks(t, 10*time.Second, "as before", before)
 	ip(t, w.NS, "link set br0 up\n")
-	a.await(h, reasonReady, "")
+	a.await(h, v1alpha1.LinksReady, "")
 	want := n.picture()
 	ip(t, w.NS, "link set br0 down\n")
 	ip(t, n.NS, "link set nic1 nomaster\n")
@@ -452,7 +465,7 @@ func TestForeign(t *testing.T) {
 	} {
 		h := hostNetwork(t, name, tc.spec)
 		a.set(h)
-		a.await(h, reasonRefused, tc.says)
+		a.await(h, v1alpha1.LinksRefused, tc.says)
 	}
 	n.looks(t, 10*time.Second, "as before", before)
 }

@@ -3,6 +3,7 @@
 package links
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -63,7 +64,7 @@ func retry[T any](dump func() (T, error)) (T, error) {
 
 // observe the links of the node.
 func (k *kernel) observe() (Observed, error) {
-	links, err := retry(k.LinkList)
+	links, err := retry(k.links)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
@@ -73,12 +74,48 @@ func (k *kernel) observe() (Observed, error) {
 	}
 	out := Observed{}
 	for _, l := range links {
-		out[l.Attrs().Name] = observed(l, names)
+		o := observed(l.Link, names)
+		o.MaxMTU = l.maxMTU
+		out[o.Name] = o
 	}
 	if err := k.observeAddresses(names, out); err != nil {
 		return nil, err
 	}
 	return out, k.observeRoutes(names, out)
+}
+
+// listed link, with what the library leaves out.
+type listed struct {
+	netlink.Link
+	maxMTU int
+}
+
+func (k *kernel) links() (out []listed, err error) {
+	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
+	req.Sockets = k.raw
+	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	messages, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range messages {
+		l, err := netlink.LinkDeserialize(nil, m)
+		if err != nil {
+			return nil, err
+		}
+		attrs, err := nl.ParseRouteAttr(m[unix.SizeofIfInfomsg:])
+		if err != nil {
+			return nil, err
+		}
+		max := 0
+		for _, a := range attrs {
+			if a.Attr.Type == unix.IFLA_MAX_MTU && len(a.Value) == 4 {
+				max = int(binary.NativeEndian.Uint32(a.Value))
+			}
+		}
+		out = append(out, listed{l, max})
+	}
+	return out, nil
 }
 
 func observed(l netlink.Link, names map[int]string) Link {

@@ -23,6 +23,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/berthdev/berth/api/v1alpha1"
 )
 
 // Config does not change while the agent runs.
@@ -39,21 +41,11 @@ type Config struct {
 // DefaultConfig has the times.
 var DefaultConfig = Config{NetNS: "/run/netns", Patience: time.Minute, Steady: 5 * time.Second, Period: 30 * time.Second}
 
-// Reasons of a State.
-const (
-	reasonReady      = "LinksReady"
-	reasonRefused    = "LinksRefused"
-	reasonIncomplete = "LinksIncomplete"
-	reasonWaiting    = "LinksWaiting"
-	reasonFailed     = "LinksFailed"
-	reasonUndone     = "LinksUndone"
-)
-
 // State of a HostNetwork on this node.
 type State struct {
 	Name, Spec string // Spec is the version of it, see SpecOf; "" if it no longer selects this node
 	Ready      bool
-	Reason     string // for events
+	Reason     string
 	Message    string
 	Links      []string
 }
@@ -170,6 +162,7 @@ func (l *Links) round(ctx context.Context) error {
 	if !known {
 		return nil
 	}
+	wants, queued := hold(wants, l.record.Applied)
 	l.forget(wants)
 	for range mostChanges {
 		now, err := l.look(wants)
@@ -181,20 +174,75 @@ func (l *Links) round(ctx context.Context) error {
 		for _, d := range plan(wants, now) {
 			spec := specOf(wants, d.Owner)
 			_, failed := l.record.Failed[d.Owner]
-			if len(d.Ops) > 0 && !failed && !changed && l.tries[d.Owner] == "" {
+			if len(d.Ops) > 0 && !failed && !changed && l.tries[d.Owner] == "" && queued[d.Owner] != nothing {
 				if changed, err = l.change(ctx, d, spec); err != nil {
 					return err
 				}
 			}
-			states = append(states, l.state(d, spec))
+			states = append(states, l.state(d, spec).inQueue(queued[d.Owner]))
 		}
 		if !changed {
 			clear(l.tries) // for the next round
 			l.report(states)
-			return nil
+			return l.applied(wants, states)
 		}
 	}
 	return errors.New("links change again and again; does something else on this node manage the members or the bond?")
+}
+
+// What a HostNetwork whose turn on this node has not come keeps until then.
+const (
+	theOld  = "keeps what it has"
+	nothing = "changes nothing"
+)
+
+// hold on, where it is not this node's turn, to what was applied before, and mend that; what it was may not be known: then what stands,
+// stays. Where nothing is to be done no turn is needed.
+func hold(wants []Want, applied map[string]Want) (out []Want, queued map[string]string) {
+	queued = map[string]string{}
+	for _, w := range wants {
+		if was, known := applied[w.Name]; w.Queued && known && !was.same(w) {
+			queued[w.Name] = theOld
+			w = was
+		} else if w.Queued && !known {
+			queued[w.Name] = nothing
+		}
+		out = append(out, w)
+	}
+	return out, queued
+}
+
+// inQueue says so of a state that is not what the spec wants.
+func (s State) inQueue(how string) State {
+	if how == theOld || how == nothing && s.Reason == "" {
+		s.Reason = v1alpha1.LinksQueued
+		s.Message = strings.TrimPrefix(s.Message+"; it is not this node's turn yet to become as the spec is", "; ")
+		if how == nothing {
+			s.Spec = ""
+		}
+	}
+	return s
+}
+
+// applied notes what has been, for the time of the next version of it.
+func (l *Links) applied(wants []Want, states []State) error {
+	next := map[string]Want{}
+	for _, w := range wants {
+		if was, known := l.record.Applied[w.Name]; known {
+			next[w.Name] = was
+		}
+		for _, s := range states {
+			if s.Name == w.Name && s.Ready {
+				w.Queued = false
+				next[w.Name] = w
+			}
+		}
+	}
+	if reflect.DeepEqual(next, l.record.Applied) {
+		return nil
+	}
+	l.record.Applied = next
+	return l.record.write(l.cfg.File)
 }
 
 // look at the node. Who uses links that are to go is asked of the sandboxes, which costs.
@@ -250,17 +298,17 @@ func (l *Links) state(d decision, spec string) State {
 	try := l.tries[d.Owner]
 	switch {
 	case ok:
-		s.Reason, s.Message = reasonUndone, failed.Message
+		s.Reason, s.Message = v1alpha1.LinksUndone, failed.Message
 	case d.Refused != nil:
-		s.Reason, s.Message = reasonRefused, strings.Join(d.Refused, "; ")
+		s.Reason, s.Message = v1alpha1.LinksRefused, strings.Join(d.Refused, "; ")
 	case try != "":
-		s.Reason, s.Message = reasonFailed, try
+		s.Reason, s.Message = v1alpha1.LinksFailed, try
 	case d.Waits != nil:
-		s.Reason, s.Message = reasonWaiting, strings.Join(d.Waits, "; ")
+		s.Reason, s.Message = v1alpha1.LinksWaiting, strings.Join(d.Waits, "; ")
 	case d.Amiss != nil:
-		s.Reason, s.Message = reasonIncomplete, strings.Join(d.Amiss, "; ")
-	default:
-		s.Ready, s.Reason = len(d.Ops) == 0, reasonReady
+		s.Reason, s.Message = v1alpha1.LinksIncomplete, strings.Join(d.Amiss, "; ")
+	case len(d.Ops) == 0:
+		s.Ready, s.Reason = true, v1alpha1.LinksReady
 	}
 	return s
 }

@@ -42,6 +42,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// self is each node's name: HostNetworks of a test are told to one at a time.
+const self = "node"
+
 type agentConfig struct {
 	File, NetNS string
 	API         string // address of the API server
@@ -83,7 +86,7 @@ func agentMain(config string) error {
 			cancel()
 			return <-ended
 		}
-		wants, err := Wanted(all, labels.Set{})
+		wants, err := Wanted(all, self, labels.Set{})
 		if err != nil {
 			return err
 		}
@@ -284,13 +287,14 @@ func newWire(t testing.TB) *wire {
 type node struct {
 	*netns.NS
 	t   testing.TB
+	w   *wire
 	n   int
 	cfg agentConfig
 }
 
 func (w *wire) node(n int) *node {
 	w.t.Helper()
-	node := &node{NS: netns.New(w.t), t: w.t, n: n}
+	node := &node{NS: netns.New(w.t), t: w.t, w: w, n: n}
 	node.cfg = agentConfig{File: filepath.Join(w.t.TempDir(), "links.json"), NetNS: w.t.TempDir(), API: apiServer}
 	run(w.t, node.NS, "", "sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0",
 		"net.ipv4.conf.all.arp_ignore=1") // its cards share a segment, and each would answer for the others

@@ -42,6 +42,7 @@ type Link struct {
 	Alias  string
 	Up     bool // wanted up; it may be without carrier
 	MTU    int
+	MaxMTU int // that its driver takes; 0: any, or not known
 	MAC    string
 	Master string // bond or bridge whose port it is
 	Below  string // the link that a VLAN, a macvlan or a tunnel sends by

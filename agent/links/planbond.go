@@ -42,6 +42,9 @@ func (d *decision) members(w Want, b Link, now Observed) (out []string) {
 		default:
 			d.mayTake(w, m, now)
 		}
+		if m.MaxMTU > 0 && w.MTU > m.MaxMTU {
+			d.refuse("mtu %d is more than the %d that member %s takes; lower mtu, or name another card", w.MTU, m.MaxMTU, name)
+		}
 		out = append(out, name)
 	}
 	slices.SortStableFunc(out, func(a, b string) int { return carries(now[b]) - carries(now[a]) })

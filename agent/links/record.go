@@ -17,6 +17,8 @@ type record struct {
 	Change *change            `json:",omitempty"`
 	Failed map[string]failure // by HostNetwork
 	Proven map[string]string  // by HostNetwork: the version of its spec with which the API server was reached
+	// Applied, by HostNetwork, is what was last as wanted: it is kept while a new version waits for its turn.
+	Applied map[string]Want
 }
 
 // change that is under way.
@@ -35,7 +37,7 @@ func readRecord(file string) (record, error) {
 		return record{}, err
 	}
 	now := strings.TrimSpace(string(boot))
-	empty := record{Boot: now, Failed: map[string]failure{}, Proven: map[string]string{}}
+	empty := record{Boot: now, Failed: map[string]failure{}, Proven: map[string]string{}, Applied: map[string]Want{}}
 	data, err := os.ReadFile(file)
 	if errors.Is(err, os.ErrNotExist) {
 		return empty, nil
@@ -46,6 +48,9 @@ func readRecord(file string) (record, error) {
 	r := record{}
 	if err := json.Unmarshal(data, &r); err != nil || r.Failed == nil || r.Proven == nil {
 		return empty, fmt.Errorf("%s is not what this agent writes: %w", file, errors.Join(err, os.Rename(file, file+".corrupt")))
+	}
+	if r.Applied == nil { // of an agent that knew no turns
+		r.Applied = map[string]Want{}
 	}
 	if r.Boot == now {
 		return r, nil

@@ -5,6 +5,7 @@ package links
 import (
 	"cmp"
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,6 +26,14 @@ type Want struct {
 	VLANs         []int  // IEEE 802.1Q, sorted
 	MTU           int    // in bytes; 0: that of the kernel
 	MoveAddresses bool
+
+	Queued bool `json:",omitempty"` // it is not this node's turn to become so
+}
+
+// same says whether nothing is to be done to come from one to the other.
+func (w Want) same(o Want) bool {
+	w.Spec, w.Queued = o.Spec, o.Queued
+	return reflect.DeepEqual(w, o)
 }
 
 // Bond to make. Mode is named as the kernel names it; Miimon is in milliseconds.
@@ -59,19 +68,21 @@ func (w Want) made() []string {
 }
 
 // Wanted of a node by HostNetworks, the oldest first. One that is being deleted wants nothing.
-func Wanted(all []*v1alpha1.HostNetwork, node labels.Set) ([]Want, error) {
+func Wanted(all []*v1alpha1.HostNetwork, node string, has labels.Set) ([]Want, error) {
 	all = slices.Clone(all)
 	slices.SortFunc(all, func(a, b *v1alpha1.HostNetwork) int {
 		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), strings.Compare(a.Name, b.Name))
 	})
 	var out []Want
 	for _, h := range all {
-		selects, err := selects(h, node)
+		selects, err := selects(h, has)
 		if err != nil {
 			return nil, err
 		}
 		if selects && h.DeletionTimestamp == nil {
-			out = append(out, want(h))
+			w, r := want(h), h.Status.Rollout
+			w.Queued = r == nil || r.Generation != h.Generation || !slices.Contains(r.Nodes, node)
+			out = append(out, w)
 		}
 	}
 	return out, nil

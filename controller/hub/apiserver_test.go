@@ -290,7 +290,7 @@ func crash(t *testing.T, from, to int32, m *mortal) bool {
 	settled := func() error {
 		w.check()
 		blocks := a.blocks()
-		if want := 2 * (int(to) + 255) / 256; len(blocks) != max(want, 0) {
+		if want := 2 * ((int(to) + 255) / 256); len(blocks) != want {
 			return fmt.Errorf("%d blocks, want %d", len(blocks), want)
 		}
 		for i := range blocks {

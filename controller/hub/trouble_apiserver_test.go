@@ -56,7 +56,7 @@ func TestNamesake(t *testing.T) {
 		t.Fatal(err)
 	}
 	stopB()
-	stopB = b.start(nil)
+	b.start(nil)
 	b.resize(q, 600)
 	b.wantCarved(q, "False HubAway")
 	b.wantInStep(s, "False ClusterNameTaken")
@@ -143,7 +143,7 @@ func TestRestored(t *testing.T) {
 	w := newWorld(t)
 	s := w.subnet(v1alpha1.PairingIndex, "10.6.0.0/21", "fd00:6::/117")
 	a, b := w.members[0], w.members[1]
-	b.every = 8 * time.Second // and twice as long it leaves to others
+	b.every = 12 * time.Second // and twice as long it leaves to others
 	a.start(nil)
 	b.start(nil)
 	for _, m := range w.members {
@@ -183,8 +183,10 @@ func TestRestored(t *testing.T) {
 	if len(forgotten) == 0 {
 		t.Fatal("the backup has all")
 	}
+	w.lab("kill", "kube-apiserver")
+	rest := b.pool(s, 500)
+	w.lab("start", "kube-apiserver")
 	w.restore(backup)
-	rest := b.pool(s, 1100) // before it knows better
 	apitest.Eventually(t, "patience", func() error {
 		if got := condition(b.get(rest).Status.Conditions, v1alpha1.PoolCarved); !strings.Contains(got, "members first say what they hold") {
 			return fmt.Errorf("Carved of %s is %s", rest, got)
@@ -201,7 +203,7 @@ func TestRestored(t *testing.T) {
 		}
 		return nil
 	})
-	b.wantHas(rest, 2200)
+	b.wantHas(rest, 1000)
 	w.check()
 	a.wantHas(since, 800)
 	for _, c := range []*cluster{a, b} {
