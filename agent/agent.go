@@ -58,6 +58,9 @@ type Config struct {
 	NoFastMode bool
 	CgroupDirs []string // where the root of the node's cgroup2 hierarchy may be, see sock.FindCgroup; nil for its default
 
+	// OwnerRoutes: overlay pods of this node answer macvlan pods of other nodes by their nodes, and so see their own addresses.
+	OwnerRoutes bool
+
 	ServiceProxy ServiceProxy // when the agent serves Services itself; "" to look for nobody who does, and to say nothing of it
 
 	Now func() time.Time // nil for time.Now
@@ -69,6 +72,7 @@ type servicePath interface {
 	SetPrefixes(path.Prefixes)
 	SetMultihomed([]netip.Addr)
 	SetTenants(path.Tenants)
+	SetOthers([]path.OtherNode)
 	KeptApart() (map[string]uint64, error)
 	OnLinks(func([]string) error)
 	Attach(context.Context, ...path.Endpoint) error
@@ -118,6 +122,7 @@ type Agent struct {
 	startEvents func(context.Context) error
 
 	hostNetworks *hostNetworks
+	ownerRoutes  *ownerRoutes
 }
 
 // New agent for the API server that kube names.
@@ -150,6 +155,9 @@ func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*
 	kube = rest.CopyConfig(kube)
 	kube.QPS = -1 // the API server's own flow control decides; a client-side limit only delays bursts of pods
 	kube.UserAgent = "berth-agent"
+	if cfg.OwnerRoutes && cfg.PodCIDRs != nil {
+		return nil, errOwnerRoutes
+	}
 	client, err := kubernetes.NewForConfig(kube)
 	if err != nil {
 		return nil, fmt.Errorf("client for the Kubernetes API: %w", err)
@@ -217,6 +225,7 @@ func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*
 	}
 	a.metrics.registry.MustRegister(pending{a}, guardCounts{a}, fastCounts{a}, keptApart{a})
 	a.hostNetworks = newHostNetworks(a, hostNetworks)
+	a.ownerRoutes = &ownerRoutes{Agent: a, leases: leases, kick: make(chan struct{}, 1)}
 	a.clash = newConflicts(a)
 	a.path.OnSighting(a.clash.see)
 	return a, nil
@@ -257,6 +266,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.onceReady(ctx, a.sweep) })
 	g.Go(func() error { return a.onceReady(ctx, a.fenceTold) })
 	g.Go(func() error { return a.onceReady(ctx, a.serveServices) })
+	g.Go(func() error { return a.onceReady(ctx, a.ownerRoutes.run) })
 	return g.Wait()
 }
 
@@ -300,6 +310,9 @@ func (a *Agent) start(ctx context.Context) error {
 		if err := a.network.start(ctx); err != nil {
 			return err
 		}
+	}
+	if err := a.ownerRoutes.start(ctx); err != nil {
+		return err
 	}
 	if err := a.path.Sync(ctx, a.endpoints(a.bound()...)); err != nil {
 		// One parent that is gone must not keep the others' pods waiting; Run goes on trying.

@@ -357,14 +357,20 @@ type fakePath struct {
 	see       func(path.Sighting)
 	watched   map[string]path.Watched
 	tenants   path.Tenants
+	others    *[]path.OtherNode
 }
 
 func newFakePath() *fakePath {
 	return &fakePath{endpoints: map[string]bool{}, steered: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}}
 }
 
-func (f *fakePath) Run(ctx context.Context) error         { <-ctx.Done(); return ctx.Err() }
-func (f *fakePath) SetPrefixes(path.Prefixes)             {}
+func (f *fakePath) Run(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+func (f *fakePath) SetPrefixes(path.Prefixes)     {}
+func (f *fakePath) SetOthers(others []path.OtherNode) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.others = &others
+}
 func (f *fakePath) SetMultihomed([]netip.Addr)            {}
 func (f *fakePath) KeptApart() (map[string]uint64, error) { return map[string]uint64{"vmac2": 5}, nil }
 func (f *fakePath) SetTenants(t path.Tenants) {

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -89,7 +90,8 @@ const forgetPatience = 5 * time.Second
 func ForgetCondition(ctx context.Context, client kubernetes.Interface, node string) error {
 	ctx, cancel := context.WithTimeout(ctx, forgetPatience)
 	defer cancel()
-	if err := annotateNode(ctx, client.CoreV1().Nodes(), node, nil); err != nil {
+	nodes := client.CoreV1().Nodes()
+	if err := errors.Join(annotateNode(ctx, nodes, node, nil), annotateOwnerRoutes(ctx, nodes, node, false)); err != nil {
 		return err
 	}
 	return patchCondition(ctx, client, node, map[string]any{"$patch": "delete", "type": ServicePathCondition},

@@ -14,6 +14,7 @@ type noPath struct{}
 func (noPath) Run(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 
 func (noPath) SetPrefixes(path.Prefixes)                                  {}
+func (noPath) SetOthers([]path.OtherNode)                                 {}
 func (noPath) SetMultihomed([]netip.Addr)                                 {}
 func (noPath) SetTenants(path.Tenants)                                    {}
 func (noPath) KeptApart() (map[string]uint64, error)                      { return nil, nil }

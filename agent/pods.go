@@ -49,7 +49,7 @@ func newPods(client kubernetes.Interface, node string) *pods {
 	}
 }
 
-// trim what is not read here: of a pod, all but its metadata, its phase, node, addresses and grace period.
+// trim what is not read here: of a node its status, but for Berth's conditions; of a pod, all but its metadata, its phase, node, addresses and grace period.
 func trim(o any) (any, error) {
 	switch o := o.(type) {
 	case *corev1.Pod:
@@ -58,7 +58,9 @@ func trim(o any) (any, error) {
 		o.Status = corev1.PodStatus{Phase: o.Status.Phase, PodIPs: o.Status.PodIPs}
 	case *corev1.Node:
 		o.ManagedFields = nil
-		o.Status = corev1.NodeStatus{}
+		o.Status = corev1.NodeStatus{Conditions: slices.DeleteFunc(o.Status.Conditions, func(c corev1.NodeCondition) bool {
+			return c.Type != ServicePathCondition && c.Type != SourceGuardCondition
+		})}
 	case metav1.Object:
 		o.SetManagedFields(nil)
 	}

@@ -254,3 +254,16 @@ func TestIsPod(t *testing.T) {
 		t.Error("a pod without annotations is h")
 	}
 }
+
+// A node's own conditions are compared before they are written, so they are to be known.
+func TestTrimNode(t *testing.T) {
+	n := &corev1.Node{}
+	n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady}, {Type: ServicePathCondition}, {Type: SourceGuardCondition}}
+	n.Status.Addresses = []corev1.NodeAddress{{Address: "10.6.0.11"}}
+	if _, err := trim(n); err != nil {
+		t.Fatal(err)
+	}
+	if c := n.Status.Conditions; len(c) != 2 || c[0].Type != ServicePathCondition || c[1].Type != SourceGuardCondition || n.Status.Addresses != nil {
+		t.Errorf("left: %+v", n.Status)
+	}
+}

@@ -15,6 +15,9 @@ import (
 // are two with their MTU in bytes, the first in VLAN 910 (IEEE 802.1Q), and one that is not there.
 const ParentsAnnotation = "berth.dev/parents"
 
+// OwnerRoutesAnnotation of a node is "true" if its agent keeps owner routes.
+const OwnerRoutesAnnotation = "berth.dev/owner-routes"
+
 // Link of a node.
 type Link struct {
 	MTU     int

@@ -41,6 +41,11 @@ func Cleanup(cfg Config, log *slog.Logger) error {
 		log.Info("removed", "link", name)
 	}
 	errs = append(errs, removePins(cfg.PinDir))
+	if changed, err := k.syncOwnerRoutes(ownerRoutes{}); err != nil {
+		errs = append(errs, err)
+	} else if changed {
+		log.Info("removed", "owner routes", "table 98")
+	}
 	if changed, err := masquerade(ruleset{}); err != nil {
 		errs = append(errs, err)
 	} else if changed {

@@ -159,7 +159,7 @@ func SeenAs(cfg Config, want *Wanted, from, to netip.Addr, translated bool) (Sou
 	}
 	source, why := rules.decide(out.Attrs().Name, to, translated)
 	switch {
-	case why == toLocal:
+	case why == toLocal, why == toKept:
 		return Source{Addresses: []netip.Addr{from}, Own: true, Why: why}, nil
 	case source.IsValid():
 		return Source{Addresses: []netip.Addr{source}, Why: why}, nil

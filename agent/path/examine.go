@@ -80,6 +80,7 @@ func Examine(cfg Config, want *Wanted) ([]report.Finding, error) {
 		note(s.examineSysctls(vmacSettings(v.name), "of "+v.name))
 	}
 	note(s.examineSysctls(s.forwarding(), "of the node"))
+	note(s.examineOwnerRoutes())
 	note(s.examineTable())
 	note(s.examineForward())
 	return out, errors.Join(errs...)

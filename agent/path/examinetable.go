@@ -17,7 +17,11 @@ func (s *scene) wantedRuleset() (ruleset, bool) {
 	if s.want == nil || s.want.Prefixes == nil {
 		return ruleset{}, false
 	}
-	return desiredRuleset(*s.want.Prefixes, s.want.Multihomed, s.own, s.present), true
+	r := desiredRuleset(*s.want.Prefixes, s.want.Multihomed, s.own, s.present)
+	if s.want.Others != nil {
+		r.kept = desiredKept(*s.want.Others, s.onLink(*s.want.Others))
+	}
+	return r, true
 }
 
 // present vmacs.

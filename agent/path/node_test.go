@@ -48,6 +48,7 @@ type request struct {
 	Watched   map[string]Watched
 	Services  []service.Service
 	Tenants   Tenants
+	Others    []OtherNode
 }
 
 type response struct {
@@ -91,6 +92,9 @@ func agentMain(config string) error {
 			p.SetPrefixes(req.Prefixes)
 		case "multihomed":
 			p.SetMultihomed(req.Addresses)
+			_, err = p.turn(false)
+		case "others":
+			p.SetOthers(req.Others)
 			_, err = p.turn(false)
 		case "tenants":
 			p.SetTenants(req.Tenants)

@@ -69,6 +69,7 @@ type Path struct {
 	desired    endpoints
 	multihomed []netip.Addr       // sorted
 	watched    map[string]Watched // by parent
+	others     *[]OtherNode       // nil: not known yet
 	tenants    Tenants
 	vmacs      map[string]*vmac // by parent
 	own        []ownAddress

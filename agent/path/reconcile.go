@@ -41,7 +41,7 @@ func (p *Path) reconcile(mend bool) error {
 			errs = append(errs, p.forget(v))
 		}
 	}
-	errs = append(errs, p.removeIdle(), p.translate())
+	errs = append(errs, p.removeIdle(), p.keepOwnerRoutes(), p.translate())
 	p.changed = false
 	p.mine.Store(p.interests())
 	return errors.Join(errs...)
@@ -141,6 +141,7 @@ func (p *Path) translate() error {
 		p.log.Info("nftables table replaced", "table", "inet berth-tenants", "links", apart.vmacs, "ranges", len(apart.all))
 	}
 	want := desiredRuleset(*p.prefixes, p.multihomed, p.own, maps.Values(p.vmacs))
+	want.kept = p.kept()
 	changed, err := masquerade(want)
 	err = errors.Join(failed, err)
 	if changed {

@@ -22,6 +22,7 @@ import (
 //	overlay pod, this node                       | the client pod's   (its way back is by this node anyway)
 //	the same, with a macvlan interface besides   | this node's        (it would answer by that, past this node)
 //	overlay pod, other node, Service or not      | this node's
+//	the same, of a node with owner routes        | the client pod's   (see OtherNode)
 //	macvlan pod, any node, the client included   | this node's
 //	another node or beyond, Service or not       | this node's
 //	this node                                    | the client pod's   (never comes to postrouting)
@@ -37,6 +38,7 @@ type ruleset struct {
 	sources []vmacSource   // which address of this node is seen behind each vmac
 	// multihomed are all addresses of this node's pods that have a macvlan interface besides the overlay's.
 	multihomed []netip.Addr
+	kept       []netip.Prefix // pod CIDRs of other nodes, which answer by this one
 }
 
 // vmacSource is for what leaves by a vmac, which has no address of its own. Left alone, masquerade would choose some
@@ -76,6 +78,10 @@ func (r ruleset) postrouting(vmacs *nftables.Set, multihomed map[bool]*nftables.
 	}
 	for _, p := range r.local {
 		add(fmt.Sprintf("to %s: pods of this node see the client", p),
+			inputIs(vmacs), destination(p), []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}})
+	}
+	for _, p := range r.kept {
+		add(fmt.Sprintf("to %s: pods of a node with owner routes see the client", p),
 			inputIs(vmacs), destination(p), []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}})
 	}
 	for _, s := range r.sources {
@@ -221,6 +227,7 @@ func linkElement(name string) []byte {
 const (
 	toMultihomed = "a pod with a macvlan interface besides: it would answer by that"
 	toLocal      = "an overlay pod of this node: the way back is by this node anyway"
+	toKept       = "an overlay pod of a node with owner routes: it answers by this node"
 	toSibling    = "a pod on the same link: it would answer its neighbour directly"
 	toOthers     = "not on this node: the answer has to come back here"
 
@@ -228,7 +235,7 @@ const (
 )
 
 // decide is what postrouting does, told in words: the source of what came in by one of our links and leaves by out; the zero Addr
-// stands for masquerade, and with toLocal for the source that it has.
+// stands for masquerade, and with toLocal and toKept for the source that it has.
 func (r ruleset) decide(out string, to netip.Addr, translated bool) (source netip.Addr, why string) {
 	var sibling netip.Addr
 	for _, s := range r.sources {
@@ -243,6 +250,8 @@ func (r ruleset) decide(out string, to netip.Addr, translated bool) (source neti
 		return netip.Addr{}, toMultihomed
 	case covered(to, r.local):
 		return netip.Addr{}, toLocal
+	case covered(to, r.kept):
+		return netip.Addr{}, toKept
 	case sibling.IsValid():
 		return sibling, toSibling
 	}

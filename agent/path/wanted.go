@@ -18,13 +18,14 @@ type Wanted struct {
 	Multihomed []netip.Addr       `json:"multihomed,omitempty"`
 	Watched    map[string]Watched `json:"watched,omitempty"` // by parent
 	Tenants    Tenants            `json:"tenants"`
+	Others     *[]OtherNode       `json:"others,omitempty"` // nil: not known yet
 }
 
 // Wanted now.
 func (p *Path) Wanted() *Wanted {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w := &Wanted{Complete: p.synced, Tenants: p.tenants, Multihomed: slices.Clone(p.multihomed), Watched: maps.Clone(p.watched), Endpoints: []Endpoint{}}
+	w := &Wanted{Others: p.others, Complete: p.synced, Tenants: p.tenants, Multihomed: slices.Clone(p.multihomed), Watched: maps.Clone(p.watched), Endpoints: []Endpoint{}}
 	if p.prefixes != nil {
 		prefixes := *p.prefixes
 		w.Prefixes = &prefixes

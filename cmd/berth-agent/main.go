@@ -106,6 +106,7 @@ func command() *cobra.Command {
 	f.BoolVar(&servicePath, "service-path", true, "give pods the way to Services; without it only addresses, and steering has no effect")
 	f.StringVar(&serviceProxy, "service-proxy", string(agent.ProxyAuto), "serve Services to macvlan pods: auto, where no kube-proxy does; always; never")
 	f.BoolVar(&fastMode, "fast-mode", true, "let sockets of pods connect to backends of Services themselves, where the pod reaches them without its node")
+	f.BoolVar(&cfg.OwnerRoutes, "owner-routes", false, "have overlay pods answer macvlan pods of other nodes by those nodes, so that they see the pods' own addresses")
 	f.StringSliceVar(&cfg.CgroupDirs, "cgroup-dirs", nil, "where the host's cgroup v2 hierarchy may be mounted, for fast mode; default: /sys/fs/cgroup")
 	f.StringSliceVar(&services, "service-cidrs", nil, "service CIDRs of the cluster; default: from its ServiceCIDR objects")
 	f.StringSliceVar(&pods, "pod-cidrs", nil, "pod CIDRs of the cluster's default network; default: from kubeadm's ConfigMap, else from the nodes")
