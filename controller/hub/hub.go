@@ -31,6 +31,7 @@ import (
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
@@ -79,6 +80,8 @@ type Hub struct {
 	reason  string                         // for which the hub could not be asked at the last look
 	seen    map[string]string              // resourceVersions of what the last look found unfinished, by name
 	wrote   map[string]v1alpha1.SubnetSpec // copies, as they were last written or found right
+
+	forbidden bool // what the last look was about
 }
 
 var _ subnets.Blocks = (*Hub)(nil)
@@ -123,6 +126,7 @@ func (h *Hub) look(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
+	err = h.standing(err)
 	h.setAway(err)
 	h.complain(err)
 	if err := h.copySubnets(ctx); err != nil {
@@ -134,6 +138,17 @@ func (h *Hub) look(ctx context.Context) {
 	if err := h.tend(ctx); err != nil && ctx.Err() == nil {
 		h.log.Error(err, "blocks of the hub")
 	}
+}
+
+// standing is err, but for the refusal to do what is forbidden, which counts at the second look in a row: an API server that begins
+// forbids all until it has read its roles.
+func (h *Hub) standing(err error) error {
+	before := h.forbidden
+	h.forbidden = apierrors.IsForbidden(err)
+	if r := (refusal{}); h.forbidden && !before && errors.As(err, &r) {
+		return r.error
+	}
+	return err
 }
 
 // identify this cluster: of two with one name only one is the member, and neither takes the other's blocks for its own.
