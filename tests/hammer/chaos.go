@@ -31,7 +31,7 @@ func (w *world) chaos(ctx context.Context) {
 			}
 			continue
 		}
-		switch n := rng.IntN(24); {
+		switch n := rng.IntN(25); {
 		case n < 4:
 			m.kill("at any time")
 			pause(ctx, time.Duration(rng.Int64N(int64(100*time.Millisecond))))
@@ -63,12 +63,14 @@ func (w *world) chaos(ctx context.Context) {
 		case n < 17:
 			w.controller.kill()
 			w.controller.start(ctx)
-		case n < 19:
-			w.scale(ctx, w.sets[rng.IntN(len(w.sets))], rng.Int64N(mostReplicas+1))
+		case n < 18:
+			w.controller.killAtWrite(1+rng.Int64N(30), rng.IntN(2) == 0)
 		case n < 20:
+			w.scale(ctx, w.sets[rng.IntN(len(w.sets))], rng.Int64N(mostReplicas+1))
+		case n < 21:
 			s := w.sets[rng.IntN(len(w.sets))]
 			outages.Go(func() { w.renew(ctx, s) })
-		case n < 21:
+		case n < 22:
 			outages.Go(func() { w.remake(ctx) })
 		default:
 			_ = m.gc(ctx)

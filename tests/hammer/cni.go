@@ -69,6 +69,9 @@ func (m *machine) add(ctx context.Context, s *sandbox, ifName string) error {
 			seen := Lease{Name: name}
 			if err == nil {
 				seen = leaseOf(l)
+				if wrong := trespassCarved(l, s.pod); wrong != "" {
+					m.history.violate(Event{Kind: Given, Node: m.name, Pod: s.pod.Name, Of: of, Leases: leases}, wrong)
+				}
 			} else if !isNotFound(err) {
 				return err
 			}

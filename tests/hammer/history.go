@@ -30,6 +30,8 @@ const (
 	Changed  Kind = "watch"      // one lease
 	Settled  Kind = "settled"    // as Listed, when nothing is under way: nothing may be bound but what is used
 	Fault    Kind = "fault"      // in Note
+	Owned    Kind = "block"      // who owns Leases has changed, see Note
+	Lists    Kind = "pool"       // Leases came to the list of a carved pool, or left it, see Note
 	Object   Kind = "object"     // a pod, node, pool or StatefulSet was made, changed or deleted, see Note
 )
 

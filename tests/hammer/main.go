@@ -2,12 +2,13 @@
 // process, against a kube-apiserver and an etcd of their own, and plays kubelets, runtimes, users and the StatefulSet controller: pods
 // are made, get sandboxes again and again, are deleted in all the ways there are and made anew under their names, on other nodes.
 // Meanwhile agents are killed at their writes, API server and etcd crash, nodes fail and return, requests are lost, doubled and late,
-// watches stall, clocks jump, pools are edited.
+// watches stall, clocks jump, pools are edited. Others are carved from Subnets, grow, shrink and return to them.
 //
 // What sandboxes use is written down together with what the API server says, and checked as it is written (see checker). At the end
 // the faults stop, and everything must be freed and usable again.
 //
 //	life.go              the pods of one name            outage.go, chaos.go  what goes wrong with nodes and the rest
+//	estate.go            the pools that are carved       trace.go, deeds.go   who owns which of their addresses, and whether it may
 //	machine.go, cni.go   nodes, the plugin's requests    wire.go              what goes wrong with requests
 //	history.go, check.go what happened, and whether it may  quiet.go          the end
 //
@@ -121,18 +122,23 @@ func (w *world) run(ctx context.Context) error {
 		}
 	}()
 	w.tasks.Go(func() { w.look(ctx) })
+	w.trace = &trace{world: w, deeds: newDeeds()}
+	w.tasks.Go(func() { w.trace.run(ctx) })
 	w.tasks.Go(func() { w.progress(ctx) })
 
-	lives := w.newLives()
+	lives, estates := w.newLives(), w.newEstates()
 	var wg sync.WaitGroup
 	wg.Go(func() { w.chaos(ctx) })
+	for _, e := range estates {
+		wg.Go(func() { e.run(ctx) })
+	}
 	for _, l := range lives {
 		wg.Go(func() { l.run(ctx) })
 	}
 	wg.Wait()
 	err := ctx.Err() // a run that was ended has shown nothing
 	if err == nil {
-		err = w.quiet(ctx, lives)
+		err = w.quiet(ctx, lives, estates)
 	}
 	return errors.Join(err, w.report(os.Stdout))
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -107,14 +108,31 @@ func (w *world) ensureEdit(ctx context.Context, while func() bool) {
 	}
 }
 
-// paired says what is wrong with the addresses of an interface, if they are of the pool of pairs.
-func paired(pool *ipam.Pool, leases []string) string {
-	for _, name := range leases {
-		if _, a, err := ipam.ParseLeaseName(name); err == nil && pool.Contains(a) {
-			if partner := ipam.LeaseName(network, pool.Partner(a)); len(leases) != 2 || !slices.Contains(leases, partner) {
-				return fmt.Sprintf("no pair: %v, without %s", leases, partner)
+// paired says what is wrong with the addresses of an interface, if they are of a pool of pairs.
+func paired(pools []*ipam.Pool, leases []string) string {
+	for _, pool := range pools {
+		for _, name := range leases {
+			if _, a, err := ipam.ParseLeaseName(name); err == nil && pool.Contains(a) {
+				if partner := ipam.LeaseName(network, pool.Partner(a)); len(leases) != 2 || !slices.Contains(leases, partner) {
+					return fmt.Sprintf("no pair: %v, without %s", leases, partner)
+				}
 			}
 		}
+	}
+	return ""
+}
+
+// trespassCarved says what is wrong with a lease of a pod, if it is of a carved pool for others: of such a pool the addresses change.
+func trespassCarved(l *v1alpha1.IPLease, pod *corev1.Pod) string {
+	netspace := ""
+	switch {
+	case strings.HasPrefix(l.Spec.Pool, tenantPrefix):
+		netspace = poolTenant
+	case !strings.HasPrefix(l.Spec.Pool, carvedPrefix):
+		return ""
+	}
+	if has := pod.Annotations[nad.NetspaceAnnotation]; l.Spec.Holder != nil && l.Spec.Holder.UID == pod.UID && has != netspace {
+		return fmt.Sprintf("isolation broken: pod %s of netspace %q has %s of pool %s of netspace %q", pod.Name, has, l.Name, l.Spec.Pool, netspace)
 	}
 	return ""
 }
@@ -146,7 +164,7 @@ func networksOf(rng *rand.Rand, set *set) (annotation string, interfaces []strin
 	if set != nil {
 		return "net1=set-*", []string{"net1"}, "" // of which its own alone serves it
 	}
-	switch rng.IntN(30) {
+	switch rng.IntN(34) {
 	case 0, 1:
 		return "net1=*", []string{"net1"}, ""
 	case 2, 3:
@@ -157,6 +175,10 @@ func networksOf(rng *rand.Rand, set *set) (annotation string, interfaces []strin
 		return "net1=" + poolTenant + "," + poolNeighbor + "," + poolSmall + "," + setName(0), []string{"net1"}, ""
 	case 7:
 		return "net1=" + poolNeighbor + "," + poolSmall, []string{"net1"}, poolTenant // nothing
+	case 8:
+		return "net1=" + tenantPrefix + "*", []string{"net1"}, "" // nothing
+	case 9, 10, 11:
+		return "net1=" + tenantPrefix + "*", []string{"net1"}, poolTenant
 	}
 	annotation, interfaces = sharedOf(rng)
 	return annotation, interfaces, ""
@@ -164,9 +186,13 @@ func networksOf(rng *rand.Rand, set *set) (annotation string, interfaces []strin
 
 // sharedOf are pools that are for everybody.
 func sharedOf(rng *rand.Rand) (annotation string, interfaces []string) {
-	switch rng.IntN(10) {
+	switch rng.IntN(20) {
 	case 0, 1:
 		return "net1=" + poolDual, []string{"net1"}
+	case 8, 9, 10, 11, 12, 13:
+		return "net1=" + carvedPrefix + "*", []string{"net1"}
+	case 14, 15:
+		return "net1=" + carvedPrefix + "*; net2=" + carvedPrefix + "*", []string{"net1", "net2"}
 	case 2:
 		return "net1=" + poolEdit, []string{"net1"}
 	case 3:

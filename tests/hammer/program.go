@@ -17,6 +17,7 @@ const (
 	controllerInterval     = time.Second
 	controllerConfirmAfter = 5 * time.Second
 	controllerForgetAfter  = 20 * time.Second
+	controllerReturnAfter  = 10 * time.Second
 )
 
 // program is the controller, which is killed and started like the agents.
@@ -40,13 +41,22 @@ func (p *program) start(ctx context.Context) {
 	ctx, p.end = context.WithCancel(context.WithoutCancel(ctx))
 	p.conn = p.wire.connect()
 	conn := p.conn
+	p.tasks.Go(func() { // killed at a write
+		select {
+		case <-ctx.Done():
+		case <-conn.ended:
+			p.history.add(Event{Kind: Fault, Note: "controller killed at a write"})
+			p.kill()
+			p.start(ctx)
+		}
+	})
 	p.tasks.Go(func() {
 		// A controller that cannot go on ends, and is started anew by its Deployment.
 		for ctx.Err() == nil {
 			err := controller.Run(ctx, conn.into(p.config), controller.Config{
 				NoLeaderElection: true, ManyInProcess: true, MetricsAddress: "0", HealthAddress: "0", Log: p.log,
 				Interval: controllerInterval, ConfirmAfter: controllerConfirmAfter, ForgetAfter: controllerForgetAfter,
-				ReserveFor: time.Hour, QuarantineFor: time.Hour,
+				ReserveFor: time.Hour, QuarantineFor: time.Hour, ReturnAfter: controllerReturnAfter, ShrinkAfter: time.Second,
 			})
 			if ctx.Err() == nil {
 				p.history.add(Event{Kind: Fault, Note: "the controller ends by itself: " + err.Error()})
@@ -54,6 +64,14 @@ func (p *program) start(ctx context.Context) {
 			}
 		}
 	})
+}
+
+// killAtWrite kills it at one of its next writes.
+func (p *program) killAtWrite(n int64, answer bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.conn.answer.Store(answer)
+	p.conn.killIn.Store(n)
 }
 
 func (p *program) kill() {

@@ -19,7 +19,7 @@ import (
 const patience = 90 * time.Second
 
 // quiet ends the faults and looks at what remains.
-func (w *world) quiet(ctx context.Context, lives []*life) error {
+func (w *world) quiet(ctx context.Context, lives []*life, estates []*estate) error {
 	w.say("quiet: the faults end")
 	w.controller.wire.calm.Store(true)
 	for _, m := range w.machines {
@@ -78,7 +78,7 @@ func (w *world) quiet(ctx context.Context, lives []*life) error {
 			return err
 		}
 	}
-	return nil
+	return w.returned(ctx, estates)
 }
 
 // settled waits until all that is bound is used, and then says whether all that is used is bound.

@@ -116,10 +116,16 @@ var (
 	newsFaults = []fault{{name: "watch stalled", permille: 6, upTo: 2 * time.Second}, {name: "watch cut", permille: 2}}
 )
 
+// isLock says whether a path is of leases, blocks or pools: what decides by its writes who has what.
+func isLock(path string) bool {
+	return !strings.HasSuffix(path, "/status") &&
+		(strings.Contains(path, "/ipleases") || strings.Contains(path, "/ipblocks") || strings.Contains(path, "/ippools"))
+}
+
 func (c *conn) trip(next http.RoundTripper, r *http.Request) (*http.Response, error) {
 	write := r.Method != http.MethodGet
-	leases := strings.Contains(r.URL.Path, "/ipleases")
-	if write && leases && c.killIn.Load() > 0 && c.killIn.Add(-1) == 0 {
+	locks := isLock(r.URL.Path)
+	if write && locks && c.killIn.Load() > 0 && c.killIn.Add(-1) == 0 {
 		if c.answer.Load() {
 			if resp, err := next.RoundTrip(r); err == nil {
 				resp.Body.Close()
@@ -146,7 +152,7 @@ func (c *conn) trip(next http.RoundTripper, r *http.Request) (*http.Response, er
 			resp.Body = &news{resp.Body, c, r.Context()}
 		}
 		return resp, err
-	case write && leases:
+	case write && locks:
 		return c.write(next, r, c.chance(writeFaults...))
 	}
 	return c.write(next, r, c.chance(readFaults...))

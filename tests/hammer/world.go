@@ -39,11 +39,14 @@ type world struct {
 	kube    kubernetes.Interface
 	pools   *v1alpha1.PoolClient
 	leases  *v1alpha1.LeaseClient
+	blocks  *v1alpha1.BlockClient
+	subnets *v1alpha1.SubnetClient
+	trace   *trace
 
 	machines   []*machine
 	controller *program
 	sets       []*set
-	pairs      *ipam.Pool
+	pairs      []*ipam.Pool
 	all        []*ipam.Pool // as they were made
 	ops        atomic.Int64
 	tasks      sync.WaitGroup // that end with the run
@@ -102,6 +105,9 @@ func (w *world) start(ctx context.Context) error {
 	if w.pools, w.leases, err = v1alpha1.NewClients(w.config); err != nil {
 		return err
 	}
+	if w.subnets, w.blocks, err = v1alpha1.NewSubnetClients(w.config); err != nil {
+		return err
+	}
 	kubectl := exec.CommandContext(ctx, filepath.Join(w.labDir, "bin/kubectl"), "--kubeconfig", kubeconfig, "apply", "--server-side", "-f", "api/v1alpha1/crds")
 	if out, err := kubectl.CombinedOutput(); err != nil {
 		return fmt.Errorf("kubectl apply: %w\n%s", err, out)
@@ -141,12 +147,22 @@ func (w *world) objects(ctx context.Context) error {
 		}
 		w.all = append(w.all, compiled)
 		if p.Name == poolPairs {
-			w.pairs = compiled
+			w.pairs = append(w.pairs, compiled)
 		}
 		if err := w.insist(ctx, func() error { _, err := w.pools.Create(ctx, p, metav1.CreateOptions{}); return err }); err != nil {
 			return err
 		}
 	}
+	for _, s := range subnetSpecs() {
+		if err := w.insist(ctx, func() error { _, err := w.subnets.Create(ctx, s, metav1.CreateOptions{}); return err }); err != nil {
+			return err
+		}
+	}
+	compiled, err := ipam.Compile(twins())
+	if err != nil {
+		return err
+	}
+	w.pairs = append(w.pairs, compiled)
 	for i := range w.agents / 4 {
 		if err := w.newSet(ctx, setName(i)); err != nil {
 			return err
