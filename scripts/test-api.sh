@@ -2,7 +2,7 @@
 # Runs the tests that need a real API server, and nothing else of Kubernetes: CEL validation, controller, agent.
 # usage: scripts/test-api.sh [LAB_DIR]
 #
-# They wait more than they compute, so four groups run side by side, each with an API server of its own; in a group the packages share
+# They wait more than they compute, so five groups run side by side, each with an API server of its own; in a group the packages share
 # it, one after the other. What a group says comes when it has ended.
 set -eu
 cd "$(dirname "$0")/.."
@@ -33,11 +33,12 @@ run() { # GROUP PACKAGE… or flags
 	fi
 }
 
+groups='a b c d e'
 all=$(grep -rl --include='*_test.go' '^//go:build apiserver' agent api cmd controller delegate ipam nad | xargs -n 1 dirname | sort -u | sed 's|^|./|')
 apart='./controller ./controller/hub ./controller/subnets'
 rest=$(printf '%s\n' "$all" | grep -vxF "$(printf '%s\n' $apart)")
 
-for group in a b c d; do
+for group in $groups; do
 	servers="$servers $name$group"
 	kubeconfig=$(up "$name$group")
 	eval "kubeconfig_$group=\$kubeconfig"
@@ -53,9 +54,14 @@ export KUBECONFIG_APISERVER_B KUBECONFIG_APISERVER_HUB LAB_APISERVER_HUB
 {
 	KUBECONFIG_APISERVER=$kubeconfig_a run a -skip '^TestNetspace' ./controller &
 	KUBECONFIG_APISERVER=$kubeconfig_d run d -run '^TestNetspace' ./controller &
-	KUBECONFIG_APISERVER=$kubeconfig_b run b ./controller/subnets ./controller/hub &
+	KUBECONFIG_APISERVER=$kubeconfig_b run b ./controller/subnets &
 	KUBECONFIG_APISERVER=$kubeconfig_c run c $rest &
+	KUBECONFIG_APISERVER=$kubeconfig_e run e ./controller/hub &
 	wait
 }
-cat "$out/a" "$out/b" "$out/c" "$out/d"
-[ -e "$out/a.end" ] && [ -e "$out/b.end" ] && [ -e "$out/c.end" ] && [ -e "$out/d.end" ]
+failed=0
+for group in $groups; do
+	cat "$out/$group"
+	[ -e "$out/$group.end" ] || failed=1
+done
+exit $failed
