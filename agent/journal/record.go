@@ -126,7 +126,7 @@ func load(db *bbolt.DB) (*state, *tally, error) {
 		if err != nil {
 			return err
 		}
-		return t.put(tx, record{bucketNode, keyFormat}, value)
+		return t.write(tx, map[record][]byte{{bucketNode, keyFormat}: value})
 	})
 }
 

@@ -29,17 +29,21 @@ func (t *tally) set(r record, value []byte) {
 	t.all ^= t.of[r]
 }
 
-// put a record into the file, and then the tally; a value of nil deletes it.
-func (t *tally) put(tx *bbolt.Tx, r record, value []byte) error {
-	b := tx.Bucket([]byte(r.bucket))
-	if value == nil {
-		if err := b.Delete([]byte(r.key)); err != nil {
+// write records into the file, nil for those to delete, and then the tally.
+func (t *tally) write(tx *bbolt.Tx, values map[record][]byte) error {
+	for r, value := range values {
+		b := tx.Bucket([]byte(r.bucket))
+		var err error
+		if value == nil {
+			err = b.Delete([]byte(r.key))
+		} else {
+			err = b.Put([]byte(r.key), value)
+		}
+		if err != nil {
 			return err
 		}
-	} else if err := b.Put([]byte(r.key), value); err != nil {
-		return err
+		t.set(r, value)
 	}
-	t.set(r, value)
 	return tx.Bucket([]byte(bucketNode)).Put([]byte(keyTally), t.value())
 }
 

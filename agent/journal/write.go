@@ -194,14 +194,7 @@ func (j *Journal) update(values map[record][]byte) (broken bool, err error) {
 			broken, err = true, fmt.Errorf("bbolt: %v", p)
 		}
 	}()
-	return false, j.db.Update(func(tx *bbolt.Tx) error {
-		for r, value := range values {
-			if err := j.tally.put(tx, r, value); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	return false, j.db.Update(func(tx *bbolt.Tx) error { return j.tally.write(tx, values) })
 }
 
 func (j *Journal) close() {
