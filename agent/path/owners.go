@@ -195,7 +195,8 @@ func (p *Path) keepOwnerRoutes() error {
 	if p.others == nil {
 		return nil
 	}
-	want := desiredOwnerRoutes(*p.others, p.prefixes.LocalPods, p.k.onLink(*p.others))
+	p.onLink = p.k.onLink(*p.others)
+	want := desiredOwnerRoutes(*p.others, p.prefixes.LocalPods, p.onLink)
 	changed, err := p.k.syncOwnerRoutes(want)
 	if changed {
 		p.log.Info("owner routes changed", "pods", len(want.via), "from", slices.SortedFunc(maps.Keys(want.rules), comparePrefix))
@@ -203,12 +204,12 @@ func (p *Path) keepOwnerRoutes() error {
 	return err
 }
 
-// kept are the pod CIDRs whose pods see the client. Until the other nodes are known, none is.
+// kept are the pod CIDRs whose pods see the client. Until the other nodes are known, and whether they are on a link, none is.
 func (p *Path) kept() []netip.Prefix {
 	if p.others == nil {
 		return nil
 	}
-	return desiredKept(*p.others, p.k.onLink(*p.others))
+	return desiredKept(*p.others, p.onLink)
 }
 
 func (s *scene) examineOwnerRoutes() ([]report.Finding, error) {

@@ -67,9 +67,10 @@ type Path struct {
 	changed    bool      // prefixes changed since the last reconciliation
 	synced     bool      // desired is complete, so that what is not in it may go
 	desired    endpoints
-	multihomed []netip.Addr       // sorted
-	watched    map[string]Watched // by parent
-	others     *[]OtherNode       // nil: not known yet
+	multihomed []netip.Addr        // sorted
+	watched    map[string]Watched  // by parent
+	others     *[]OtherNode        // nil: not known yet
+	onLink     map[netip.Addr]bool // addresses of others, at the last look
 	tenants    Tenants
 	vmacs      map[string]*vmac // by parent
 	own        []ownAddress
