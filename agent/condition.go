@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/berthdev/berth/agent/proxy"
+	"github.com/berthdev/berth/nad"
 )
 
 // ServicePathCondition of a Node says whether its macvlan pods have Services, and from whom.
@@ -90,8 +90,7 @@ const forgetPatience = 5 * time.Second
 func ForgetCondition(ctx context.Context, client kubernetes.Interface, node string) error {
 	ctx, cancel := context.WithTimeout(ctx, forgetPatience)
 	defer cancel()
-	nodes := client.CoreV1().Nodes()
-	if err := errors.Join(annotateNode(ctx, nodes, node, nil), annotateOwnerRoutes(ctx, nodes, node, false)); err != nil {
+	if err := annotateNode(ctx, client.CoreV1().Nodes(), node, map[string]any{nad.ParentsAnnotation: nil, nad.OwnerRoutesAnnotation: nil}); err != nil {
 		return err
 	}
 	return patchCondition(ctx, client, node, map[string]any{"$patch": "delete", "type": ServicePathCondition},

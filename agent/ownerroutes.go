@@ -2,9 +2,7 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -13,9 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
-	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/berthdev/berth/agent/path"
@@ -80,10 +76,15 @@ func (o *ownerRoutes) start(ctx context.Context) error {
 func (o *ownerRoutes) run(ctx context.Context) error {
 	err := retry(ctx, o.log, "tell that this node has owner routes, or has none", func() error {
 		_, has := o.pods.thisNode().Annotations[nad.OwnerRoutesAnnotation]
-		if on := o.cfg.OwnerRoutes && !o.cfg.NoServicePath; on != has {
-			return annotateOwnerRoutes(ctx, o.nodes, o.cfg.NodeName, on)
+		on := o.cfg.OwnerRoutes && !o.cfg.NoServicePath
+		if on == has {
+			return nil
 		}
-		return nil
+		var value any
+		if on {
+			value = "true"
+		}
+		return annotateNode(ctx, o.nodes, o.cfg.NodeName, map[string]any{nad.OwnerRoutesAnnotation: value})
 	})
 	if err != nil {
 		return err
@@ -101,21 +102,6 @@ func (o *ownerRoutes) run(ctx context.Context) error {
 		}
 		o.update()
 	}
-}
-
-func annotateOwnerRoutes(ctx context.Context, nodes corev1client.NodeInterface, node string, on bool) error {
-	var value any // null removes it
-	if on {
-		value = "true"
-	}
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{nad.OwnerRoutesAnnotation: value}}})
-	if err != nil {
-		return err
-	}
-	if _, err := nodes.Patch(ctx, node, types.MergePatchType, patch, metav1.PatchOptions{}, "status"); err != nil {
-		return fmt.Errorf("annotation %s of node %q: %w", nad.OwnerRoutesAnnotation, node, err)
-	}
-	return nil
 }
 
 func (o *ownerRoutes) update() {

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	nadv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
@@ -65,16 +67,17 @@ func (a *Agent) tellParentsOnce(ctx context.Context, nads cache.Store) error {
 	if is != "" {
 		value = is
 	}
-	return annotateNode(ctx, a.nodes, node.Name, value)
+	return annotateNode(ctx, a.nodes, node.Name, map[string]any{nad.ParentsAnnotation: value})
 }
 
-func annotateNode(ctx context.Context, nodes corev1client.NodeInterface, node string, value any) error {
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{nad.ParentsAnnotation: value}}})
+// annotateNode with these values; nil removes one.
+func annotateNode(ctx context.Context, nodes corev1client.NodeInterface, node string, annotations map[string]any) error {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": annotations}})
 	if err != nil {
 		return err
 	}
 	if _, err = nodes.Patch(ctx, node, types.MergePatchType, patch, metav1.PatchOptions{}, "status"); err != nil {
-		return fmt.Errorf("annotation %s of node %q: %w", nad.ParentsAnnotation, node, err)
+		return fmt.Errorf("annotations %s of node %q: %w", slices.Sorted(maps.Keys(annotations)), node, err)
 	}
 	return nil
 }
