@@ -89,6 +89,9 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 	}
 	uid := uidOf(args, pod)
 	own := a.ownLeases(c.Request, uid)
+	if err := a.pools.renew(c); err != nil {
+		return nil, err
+	}
 	target, err := a.target(c, conf, pod, ns, ask)
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -64,6 +65,8 @@ type Config struct {
 	ServiceProxy ServiceProxy // when the agent serves Services itself; "" to look for nobody who does, and to say nothing of it
 
 	Now func() time.Time // nil for time.Now
+
+	MaxSilence time.Duration // of the watch of pools, before an ADD reads them again; 0 for DefaultMaxSilence
 }
 
 // servicePath is what the agent needs of package path.
@@ -208,7 +211,7 @@ func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*
 	a.pods = newPods(client, cfg.NodeName)
 	hooks := store.Hooks{Collision: a.metrics.collisions.Inc, Lost: a.lost.Add, Early: a.early, Gone: a.pods.holderGone}
 	a.store = store.New(leases, cfg.NodeName, hooks, cfg.Now, log)
-	a.pools = newPools(poolClient, a.pods, a.store, log)
+	a.pools = newPools(poolClient, a.pods, a.store, cmp.Or(cfg.MaxSilence, DefaultMaxSilence), log)
 	a.netspaces = newNetspaces(netspaces, a.pools, func() *journal.Journal { return a.journal }, log)
 	a.serving = newServing(cfg, client, a.pools, a.tellNode(client, ServicePathCondition), log)
 	a.tenants = newTenants(a)

@@ -101,18 +101,19 @@ func TestPoolsComeAndGo(t *testing.T) {
 
 // What changes between two looks at a pool with one generation: it was deleted and made anew while the watch was away.
 func TestPoolMadeAnewUnseen(t *testing.T) {
-	r := newRig(t)
+	r := newRig(t, `y: {subnets: [{cidr: 10.7.0.0/24}]}`)
+	r.add(r.pod("first", "berth.dev/ippool=$y"), "s0", "net1") // which reads all pools
 	put := func(uid, cidr string) {
 		p := &v1alpha1.IPPool{ObjectMeta: metav1.ObjectMeta{Name: r.name + "-x", UID: types.UID(uid), Generation: 1}}
 		p.Spec.Network, p.Spec.Subnets = r.name, []v1alpha1.PoolSubnet{{CIDR: cidr}}
-		r.pools.put(t.Context(), p)
+		r.pools.put(p)
 	}
 	put("1", "10.6.0.0/24")
 	put("2", "10.8.0.0/24")
 	if got := r.add(r.pod("one", "berth.dev/ippool=$x"), "s1", "net1"); !strings.HasPrefix(got, "10.8.0.") {
 		t.Errorf("%s of the pool as it was", got)
 	}
-	r.pools.delete(t.Context(), r.name+"-x")
+	r.pools.delete(r.name+"-x", "2")
 }
 
 // GC believes neither one list nor the runtime alone.
@@ -172,7 +173,7 @@ func TestDisabledPoolGivesNothingNew(t *testing.T) {
 	p := r.pod("web", "berth.dev/ippool=$a")
 	r.add(p, "s1", "net1")
 	r.edit("a", func(s *v1alpha1.IPPoolSpec) { s.Disabled = true })
-	defer r.faults.HoldWatches()()
+	defer r.faults.HoldWatches("")()
 	if err := r.leases.Delete(t.Context(), r.name+".10.6.0.7", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}

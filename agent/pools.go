@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/singleflight"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -30,7 +31,11 @@ type pools struct {
 	store  *store.Store
 	log    *slog.Logger
 
+	hearing hearing
+	reading singleflight.Group // of all pools
+
 	mu       sync.Mutex
+	upTo     string             // resource version of the last reading
 	tell     func([]*ipam.Pool) // nil: nobody wants to know
 	pools    map[string]*compiled
 	ctx      context.Context              // of the run
@@ -49,8 +54,8 @@ type compiled struct {
 	unready    string // why it cannot be carved
 }
 
-func newPools(c *v1alpha1.PoolClient, p *pods, s *store.Store, log *slog.Logger) *pools {
-	return &pools{client: c, pods: p, store: s, log: log,
+func newPools(c *v1alpha1.PoolClient, p *pods, s *store.Store, maxSilence time.Duration, log *slog.Logger) *pools {
+	return &pools{client: c, pods: p, store: s, log: log, hearing: hearing{max: maxSilence, now: time.Now},
 		pools: map[string]*compiled{}, held: map[string]bool{}, expected: map[string]bool{}, followed: map[string]*ipam.Pool{},
 		awaited: map[string][]chan<- struct{}{}}
 }
@@ -66,20 +71,26 @@ func (p *pools) start(ctx context.Context, held []string) error {
 	_, informer := cache.NewInformerWithOptions(cache.InformerOptions{
 		ObjectType: &v1alpha1.IPPool{},
 		ListerWatcher: &cache.ListWatch{
-			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return p.client.List(ctx, o) },
+			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+				p.anew()
+				return p.client.List(ctx, o)
+			},
 			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-				return p.client.Watch(ctx, o)
+				if o.SendInitialEvents != nil && *o.SendInitialEvents {
+					p.anew()
+				}
+				return p.hearing.listen(p.client.Watch(ctx, o))
 			},
 		},
 		Handler: cache.ResourceEventHandlerFuncs{
-			AddFunc:    func(o any) { p.put(ctx, o.(*v1alpha1.IPPool)) },
-			UpdateFunc: func(_, o any) { p.put(ctx, o.(*v1alpha1.IPPool)) },
+			AddFunc:    func(o any) { p.put(o.(*v1alpha1.IPPool)) },
+			UpdateFunc: func(_, o any) { p.put(o.(*v1alpha1.IPPool)) },
 			DeleteFunc: func(o any) {
 				if gone, ok := o.(cache.DeletedFinalStateUnknown); ok {
 					o = gone.Obj
 				}
 				if pool, ok := o.(*v1alpha1.IPPool); ok {
-					p.delete(ctx, pool.Name)
+					p.delete(pool.Name, pool.UID)
 				}
 			},
 		},
@@ -100,9 +111,19 @@ func (p *pools) start(ctx context.Context, held []string) error {
 	return err
 }
 
-func (p *pools) put(ctx context.Context, pool *v1alpha1.IPPool) {
+// put what the watch says of a pool.
+func (p *pools) put(pool *v1alpha1.IPPool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.outdated(pool.ResourceVersion) {
+		return
+	}
+	p.set(pool)
+	p.changed()
+}
+
+// set a pool as it is; p.mu is held.
+func (p *pools) set(pool *v1alpha1.IPPool) {
 	old := p.pools[pool.Name]
 	if old == nil || old.uid != pool.UID || old.generation != pool.Generation || old.Deleting != (pool.DeletionTimestamp != nil) {
 		c := ipam.CompileOrRefuse(pool)
@@ -112,18 +133,25 @@ func (p *pools) put(ctx context.Context, pool *v1alpha1.IPPool) {
 		p.pools[pool.Name] = &compiled{Pool: c, uid: pool.UID, generation: pool.Generation, growing: growing(pool, c)}
 	}
 	p.pools[pool.Name].unready = unreadyOf(pool)
-	p.reconcile(ctx)
-	p.told()
 	p.stir(pool.Name)
 }
 
-func (p *pools) delete(ctx context.Context, name string) {
+// delete a pool, of which the watch says that it is gone.
+func (p *pools) delete(name string, uid types.UID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if c := p.pools[name]; c == nil || c.uid != uid {
+		return
+	}
 	delete(p.pools, name)
-	p.reconcile(ctx)
-	p.told()
 	p.stir(name)
+	p.changed()
+}
+
+// changed pools: whose leases are followed, and who wants to know; p.mu is held.
+func (p *pools) changed() {
+	p.reconcile(p.ctx)
+	p.told()
 }
 
 // retell who came later.

@@ -89,7 +89,7 @@ func command(run runFunc) *cobra.Command {
 	f.DurationVar(&cfg.ForgetAfter, "forget-after", controller.DefaultForgetAfter,
 		"time after its release at which a lease, which remembers its last holder, is deleted")
 	f.DurationVar(&cfg.ReturnAfter, "return-after", subnets.DefaultReturnAfter,
-		"time for which addresses that a pool gave back to its Subnet are kept from other pools; longer than an agent's watch may lag")
+		"time for which addresses that a pool gave back to its Subnet are kept from other pools; more than the 90 s for which agents believe a silent watch, and the time of an ADD")
 	f.DurationVar(&cfg.ShrinkAfter, "shrink-after", apps.DefaultShrinkAfter,
 		"time for which a workload has needed less, or has been gone, before its pool becomes smaller, or goes")
 	f.StringVar(&cfg.Cluster, "cluster-name", "", "name of this cluster in the hub, as a DNS label; with --hub-kubeconfig-secret")

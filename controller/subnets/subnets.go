@@ -31,7 +31,7 @@ import (
 // Finalizer keeps a deleted Subnet until nothing is carved from it.
 const Finalizer = "berth.dev/carved"
 
-// DefaultReturnAfter is how long addresses that a pool gave up are kept from others: longer than an agent's watch may lag.
+// DefaultReturnAfter is how long addresses that a pool gave up are kept from others: longer than agent.DefaultMaxSilence and an ADD together.
 const DefaultReturnAfter = 5 * time.Minute
 
 // Config of the package.

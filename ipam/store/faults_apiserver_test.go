@@ -42,7 +42,7 @@ func TestClaimInDoubt(t *testing.T) {
 					method = "PUT"
 					w.release(s, w.claim(s, p, holder("n", "zero", "c0")))
 				}
-				defer faults.HoldWatches()()
+				defer faults.HoldWatches("")()
 				faults.Set(method, tc.fault)
 				if l, err := s.Claim(t.Context(), p, anyIPv4, claimant("n", "one", "c1")); !errors.Is(err, ErrUnavailable) {
 					t.Fatalf("%v, %v; want %v", l, err, ErrUnavailable)
@@ -102,7 +102,7 @@ func TestRebindInDoubt(t *testing.T) {
 			faults := &apitest.Faults{}
 			s := w.store("n", faults, p)
 			l, c2 := w.claim(s, p, holder("n", "one", "c1")), holder("n", "one", "c2")
-			defer faults.HoldWatches()()
+			defer faults.HoldWatches("")()
 			faults.Set("PUT", fault)
 			if l, err := s.Keep(t.Context(), l, c2); !errors.Is(err, ErrUnavailable) {
 				t.Fatalf("%v, %v; want %v", l, err, ErrUnavailable)
@@ -125,7 +125,7 @@ func TestMeetOwnPod(t *testing.T) {
 	w.claim(w.store("n", nil, p), p, holder("n", "one", "c1"))
 	for _, sandbox := range []string{"c1", "c2"} {
 		faults := &apitest.Faults{}
-		defer faults.HoldWatches()()
+		defer faults.HoldWatches("")()
 		s := w.store("n", nil) // knows nothing
 		s.index.setPool(p)
 		l, err := s.Claim(t.Context(), p, ipam.Pick{Family: ipam.IPv4, Address: w.only()}, claimant("n", "one", sandbox))
@@ -306,7 +306,7 @@ func TestRecreatedLease(t *testing.T) {
 	p := w.pool("p", "10.0.0.1-10.0.0.2")
 	faults := &apitest.Faults{}
 	s := w.store("n", faults, p)
-	open := faults.HoldWatches()
+	open := faults.HoldWatches("")
 	defer open()
 	asked := ipam.Pick{Family: ipam.IPv4, Address: netip.MustParseAddr("10.0.0.1")}
 	first, err := s.Claim(t.Context(), p, asked, claimant("n", "one", "c1"))

@@ -294,7 +294,7 @@ func TestShareInDoubt(t *testing.T) {
 			a, b := w.store("a", nil, p), w.store("b", faults, p)
 			l := w.claimBy(a, p, vm("a", "source", false))
 			w.knows(b, l.Name, bound)
-			defer faults.HoldWatches()()
+			defer faults.HoldWatches("")()
 			faults.Set("PUT", fault)
 			if l, err := b.Claim(t.Context(), p, anyIPv4, vm("b", "target", true)); !errors.Is(err, ErrUnavailable) {
 				t.Fatal(l, err)

@@ -76,7 +76,7 @@ func TestClaimWinsOverQuarantine(t *testing.T) {
 	a := netip.MustParseAddr("10.0.0.1")
 	faults := &apitest.Faults{}
 	near, far := w.store("near", nil, p), w.store("far", faults, p)
-	defer faults.HoldWatches()()
+	defer faults.HoldWatches("")()
 
 	l := w.claim(near, p, holder("near", "one", "c"))
 	check := func(phase v1alpha1.LeasePhase) {
@@ -167,7 +167,7 @@ func TestQuarantineInDoubt(t *testing.T) {
 		p := w.pool("p", "10.0.0.1")
 		faults := &apitest.Faults{}
 		s := w.store("a", faults, p)
-		release := faults.HoldWatches()
+		release := faults.HoldWatches("")
 		faults.Set("POST", fault)
 		a := netip.MustParseAddr("10.0.0.1")
 		if l, err := s.Quarantine(t.Context(), p, a, foreignAt("a")); l != nil || !errors.Is(err, ErrUnavailable) {

@@ -86,7 +86,7 @@ func (m *machine) start() error {
 	}
 	m.lives++
 	l := &agentLife{socket: filepath.Join(m.dir, m.name, fmt.Sprintf("agent-%d.sock", m.lives)), conn: m.wire.connect()}
-	a, err := agent.New(agent.Config{NodeName: m.name, Socket: l.socket, NoServicePath: true, Now: m.now,
+	a, err := agent.New(agent.Config{NodeName: m.name, Socket: l.socket, NoServicePath: true, Now: m.now, MaxSilence: controllerReturnAfter / 5,
 		Journal: filepath.Join(m.dir, m.name, "journal")}, l.conn.into(m.config), m.log)
 	if err != nil {
 		return err

@@ -129,6 +129,7 @@ type Faults struct {
 	away bool
 	do   map[string]Fault
 	gate chan struct{} // nil: watches flow
+	held string        // part of a path of those that do not
 
 	refused string // part of a path
 	code    int
@@ -192,12 +193,12 @@ func (f *Faults) isAway() bool {
 	return f.away
 }
 
-// HoldWatches keeps back what watches tell, until the function returned is called.
-func (f *Faults) HoldWatches() (release func()) {
+// HoldWatches keeps back what watches tell whose path has this in it, until the function returned is called.
+func (f *Faults) HoldWatches(path string) (release func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	gate := make(chan struct{})
-	f.gate = gate
+	f.gate, f.held = gate, path
 	return sync.OnceFunc(func() { close(gate) })
 }
 
@@ -215,7 +216,7 @@ func (f *Faults) Into(cfg *rest.Config) *rest.Config {
 			if r.URL.Query().Get("watch") != "" {
 				resp, err := next.RoundTrip(r)
 				if err == nil {
-					resp.Body = &gated{resp.Body, f, r.Context()}
+					resp.Body = &gated{resp.Body, f, r}
 				}
 				return resp, err
 			}
@@ -259,8 +260,8 @@ func status(r *http.Request, code int, reason metav1.StatusReason) *http.Respons
 // gated holds back the bytes of a watch.
 type gated struct {
 	io.ReadCloser
-	faults *Faults
-	ctx    context.Context
+	faults  *Faults
+	request *http.Request
 }
 
 func (g *gated) Read(p []byte) (int, error) {
@@ -269,12 +270,12 @@ func (g *gated) Read(p []byte) (int, error) {
 		return 0, ErrFault
 	}
 	g.faults.mu.Lock()
-	gate := g.faults.gate
+	gate, held := g.faults.gate, g.faults.held
 	g.faults.mu.Unlock()
-	if gate != nil {
+	if gate != nil && strings.Contains(g.request.URL.Path, held) {
 		select {
 		case <-gate:
-		case <-g.ctx.Done():
+		case <-g.request.Context().Done():
 		}
 	}
 	return n, err
