@@ -6,11 +6,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/berthdev/berth/api/v1alpha1"
@@ -264,6 +268,45 @@ func TestEditedPool(t *testing.T) {
 	})
 }
 
+// Somebody edits a pool all the time, and each time before the controller writes what it has read in its cache.
+func TestRestlessPool(t *testing.T) {
+	w := newWorld(t)
+	s := w.subnet("", "10.6.0.0/24")
+	name := apitest.Unique("pool")
+	var mu sync.Mutex
+	edits, read := 0, false
+	rc := rest.CopyConfig(w.rc)
+	rc.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(r *http.Request) (*http.Response, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case !strings.HasSuffix(r.URL.Path, "/ippools/"+name):
+			case r.Method == http.MethodGet:
+				read = true
+			case r.Method == http.MethodPut && !read:
+				edits++
+				patch := fmt.Sprintf(`{"metadata":{"labels":{"edits":"%d"}}}`, edits)
+				p := &v1alpha1.IPPool{ObjectMeta: metav1.ObjectMeta{Name: name}}
+				if err := w.admin.Patch(r.Context(), p, client.RawPatch(types.MergePatchType, []byte(patch))); err != nil {
+					t.Error(err)
+				}
+			default:
+				read = false
+			}
+			return next.RoundTrip(r)
+		})
+	})
+	w.start(rc, Config{ReturnAfter: time.Hour})
+	w.create(pool(name, s, 3))
+	w.wantIPs(name, "10.6.0.1-10.6.0.3")
+	mu.Lock()
+	defer mu.Unlock()
+	if edits == 0 {
+		t.Error("nobody edited the pool")
+	}
+}
+
 // TestKeepsAway: what pools have that were not carved is not carved.
 func TestKeepsAway(t *testing.T) {
 	w := newWorld(t)
@@ -338,3 +381,7 @@ func TestPreview(t *testing.T) {
 		t.Errorf("it made %d blocks", len(blocks))
 	}
 }
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

@@ -45,40 +45,49 @@ const soon = 100 * time.Millisecond
 
 type poolReconciler struct{ *Carver }
 
+// insist is how often a pool is read live and settled again when somebody edited it meanwhile: who edits it all the time, as an autoscaler
+// may, must not keep it from what it wants.
+const insist = 5
+
 // Reconcile one pool.
 func (c poolReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
-	var pool v1alpha1.IPPool
-	if err := c.client.Get(ctx, req.NamespacedName, &pool); err != nil {
-		c.written.drop(req.Name)
-		c.waiting.drop(req.Name)
-		return reconcile.Result{}, client.IgnoreNotFound(err)
+	out, err := c.once(ctx, c.client, req.Name)
+	for n := 0; n < insist && apierrors.IsConflict(err); n++ {
+		out, err = c.once(ctx, c.live, req.Name)
 	}
-	if pool.Spec.Subnet == "" || pool.DeletionTimestamp != nil {
-		c.waiting.drop(req.Name)
-		return reconcile.Result{}, nil
-	}
-	out, err := c.settle(ctx, &pool)
 	switch {
 	case errors.Is(err, errAgain), apierrors.IsConflict(err):
 		return reconcile.Result{RequeueAfter: soon}, nil
 	case err != nil:
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
-	if out.reason == "" { // the subnet has not been looked at yet, which will wake us
-		return reconcile.Result{RequeueAfter: out.after}, nil
+	return reconcile.Result{RequeueAfter: out.after}, nil
+}
+
+// once settle the pool as it is read, and tell what came of it.
+func (c poolReconciler) once(ctx context.Context, from client.Reader, name string) (outcome, error) {
+	var pool v1alpha1.IPPool
+	if err := from.Get(ctx, client.ObjectKey{Name: name}, &pool); err != nil {
+		if apierrors.IsNotFound(err) {
+			c.written.drop(name)
+			c.waiting.drop(name)
+		}
+		return outcome{}, err
+	}
+	if pool.Spec.Subnet == "" || pool.DeletionTimestamp != nil {
+		c.waiting.drop(name)
+		return outcome{}, nil
+	}
+	out, err := c.settle(ctx, &pool)
+	if err != nil || out.reason == "" { // the subnet has not been looked at yet, which will wake us
+		return out, err
 	}
 	if out.reason == reasonCarved || out.reason == reasonKept {
-		c.waiting.drop(pool.Name)
+		c.waiting.drop(name)
 	} else {
-		c.waiting.add(pool.Name, cmp.Or(pool.Spec.Network, "default"))
+		c.waiting.add(name, cmp.Or(pool.Spec.Network, "default"))
 	}
-	if err := c.tell(ctx, &pool, out); err != nil {
-		if apierrors.IsConflict(err) {
-			return reconcile.Result{RequeueAfter: soon}, nil
-		}
-		return reconcile.Result{}, client.IgnoreNotFound(err)
-	}
-	return reconcile.Result{RequeueAfter: out.after}, nil
+	return out, c.tell(ctx, &pool, out)
 }
 
 // outcome of a look at a pool: its condition Carved, and when to look again.
