@@ -156,6 +156,8 @@ func (w *world) fill(ctx context.Context, pool string) error {
 		err = l.on.add(ctx, s, "net1")
 		var e *delegate.Error
 		switch {
+		case ctx.Err() != nil: // the run was ended
+			return ctx.Err()
 		case i < size && err != nil:
 			w.history.violate(Event{Kind: Refused, Node: l.on.name, Pod: l.name, Of: s.of("net1")},
 				fmt.Sprintf("not usable to the last address: pool %s gave %d of %d: %v", pool, i, size, err))
