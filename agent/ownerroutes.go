@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unique"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -171,7 +172,17 @@ func trimNode(o any) (any, error) {
 
 func trimLease(o any) (any, error) {
 	if l, ok := o.(*v1alpha1.IPLease); ok {
-		l.ManagedFields, l.Labels, l.Annotations = nil, nil, nil
+		kept := &v1alpha1.IPLease{ObjectMeta: metav1.ObjectMeta{Name: l.Name, ResourceVersion: l.ResourceVersion}}
+		kept.Spec.Address, kept.Spec.Phase = l.Spec.Address, l.Spec.Phase
+		kept.Spec.Holder, kept.Spec.Next = trimHolder(l.Spec.Holder), trimHolder(l.Spec.Next)
+		return kept, nil
 	}
 	return o, nil
+}
+
+func trimHolder(h *v1alpha1.LeaseHolder) *v1alpha1.LeaseHolder {
+	if h == nil {
+		return nil
+	}
+	return &v1alpha1.LeaseHolder{Node: unique.Make(h.Node).Value(), Parent: unique.Make(h.Parent).Value()}
 }
