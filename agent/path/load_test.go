@@ -207,7 +207,7 @@ func (h *history) ever(name string, since int) bool {
 	return false
 }
 
-// TestRemovedBackends: under load 100 endpoint changes a second reach Berth's own table, and no connection that begins after a backend's
+// TestRemovedBackends: under load more than 100 endpoint changes a second reach Berth's own table, and no connection that begins after a backend's
 // removal is there goes to it. This is of TCP: to conntrack, a new UDP socket that gets the port of an earlier one goes on with that one's flow
 // until the flow is moved (TestFlowsMove), some moments after the removal. In fast mode it is of UDP, too: TestChangeUnderLoad of bpf/sock.
 func TestRemovedBackends(t *testing.T) {
@@ -250,7 +250,7 @@ func TestRemovedBackends(t *testing.T) {
 			})
 		}
 	}
-	pace := time.NewTicker(time.Second / 100)
+	pace := time.NewTicker(time.Second / 125)
 	defer pace.Stop()
 	begin, have := time.Now(), names
 	const changes = 300

@@ -61,7 +61,7 @@ func addrPort(ip net.IP, port uint16) netip.AddrPort {
 
 // moveFlows ends the stale ones among the flows to changed frontends, of all changes since the last time at once: it costs a dump
 // of conntrack.
-func (p *Proxy) moveFlows() error {
+func (p *Proxy) moveFlows(tracked *conntrack) error {
 	p.mu.Lock()
 	changed := p.flows
 	p.flows = map[service.Frontend]bool{}
@@ -78,7 +78,7 @@ func (p *Proxy) moveFlows() error {
 	p.mu.Unlock()
 	var errs []error
 	for family := range families {
-		n, err := endFlows(family, filter)
+		n, err := tracked.end(family, filter)
 		if err != nil {
 			errs = append(errs, err)
 		} else if n > 0 {
@@ -94,20 +94,38 @@ func (p *Proxy) moveFlows() error {
 	return err
 }
 
-func endFlows(family netlink.InetFamily, filter netlink.CustomConntrackFilter) (n uint, err error) {
+// conntrack is asked by a socket that stays open, as each closing would hold back transactions (see begin).
+type conntrack struct {
+	handle *netlink.Handle // nil: not yet, or after an error
+}
+
+func (c *conntrack) end(family netlink.InetFamily, filter netlink.CustomConntrackFilter) (n uint, err error) {
+	if c.handle == nil {
+		if c.handle, err = netlink.NewHandle(unix.NETLINK_NETFILTER); err != nil {
+			return 0, fmt.Errorf("conntrack: %w", err)
+		}
+	}
 	const tries = 5
 	for range tries {
 		var ended uint
-		ended, err = netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, filter)
+		ended, err = c.handle.ConntrackDeleteFilters(netlink.ConntrackTable, family, filter)
 		n += ended
 		if !errors.Is(err, netlink.ErrDumpInterrupted) {
 			break
 		}
 	}
 	if err != nil {
+		c.close()
 		return n, fmt.Errorf("end stale UDP flows: %w", err)
 	}
 	return n, nil
+}
+
+func (c *conntrack) close() {
+	if c.handle != nil {
+		c.handle.Close()
+		c.handle = nil
+	}
 }
 
 // backends of whoever has the frontend; nil if nobody has it.

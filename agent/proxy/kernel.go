@@ -44,18 +44,6 @@ func chainLine(c *nftables.Chain) string {
 	return fmt.Sprintf(chainMark+"%s %s %d %d", c.Name, c.Type, *c.Hooknum, *c.Priority)
 }
 
-func connect() (*nftables.Conn, error) {
-	conn, err := nftables.New(nftables.WithSockOptions(func(c *netlink.Conn) error {
-		// One acknowledgement for each message of a transaction waits there until all are sent, and rules are echoed besides. The
-		// message that has the whole transaction must fit in the other.
-		return errors.Join(c.SetReadBuffer(32<<20), c.SetWriteBuffer(32<<20))
-	}))
-	if err != nil {
-		return nil, fmt.Errorf("nftables: %w", err)
-	}
-	return conn, nil
-}
-
 const sizeofNfgenmsg = 4 // linux/netfilter/nfnetlink.h
 
 // generation of the whole ruleset: each transaction of anybody counts it up by one.

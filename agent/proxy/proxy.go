@@ -24,6 +24,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/nftables"
+
 	"github.com/berthdev/berth/service"
 )
 
@@ -35,6 +37,7 @@ type Proxy struct {
 	wake chan struct{} // flows have to be looked at
 
 	mu     sync.Mutex
+	conn   *nftables.Conn // nil: not yet, or after an error
 	want   *wanted
 	base   base
 	synced bool
@@ -115,6 +118,8 @@ func (p *Proxy) Delete(names ...string) error {
 func (p *Proxy) Run(ctx context.Context) error {
 	tick := time.NewTicker(period)
 	defer tick.Stop()
+	flows := &conntrack{}
+	defer flows.close()
 	complaint := ""
 	for {
 		var err error
@@ -122,9 +127,9 @@ func (p *Proxy) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-p.wake:
-			err = p.moveFlows()
+			err = p.moveFlows(flows)
 		case <-tick.C:
-			err = errors.Join(p.mend(), p.moveFlows())
+			err = errors.Join(p.mend(), p.moveFlows(flows))
 		}
 		if now := fmt.Sprint(err); err != nil && now != complaint {
 			p.log.Error("the table of Services is incomplete; will try again", "err", err)
@@ -157,15 +162,17 @@ func (p *Proxy) Remove() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.have, p.synced = nil, false
+	p.hangUp()
 	return Remove()
 }
 
 // Remove the table that any proxy left on this node. None is no error.
 func Remove() error {
-	tx, err := begin()
+	conn, err := connect()
 	if err != nil {
 		return err
 	}
+	tx := begin(conn)
 	tx.dropTable()
 	if err := tx.commit(); err != nil {
 		return fmt.Errorf("nftables: remove table inet %s: %w", tx.table.Name, err)

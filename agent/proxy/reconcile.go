@@ -53,7 +53,7 @@ func (p *Proxy) reconcileBase() error {
 	if links && rules {
 		return nil
 	}
-	tx, err := begin()
+	tx, err := p.begin()
 	if err != nil {
 		return err
 	}
@@ -105,7 +105,7 @@ func (p *Proxy) carryOut(changes []change) error {
 }
 
 func (p *Proxy) carryOutOnce(changes []change) error {
-	tx, err := begin()
+	tx, err := p.begin()
 	if err != nil {
 		return err
 	}
@@ -130,7 +130,7 @@ func (p *Proxy) clear() error {
 	if p.left.empty() {
 		return nil
 	}
-	tx, err := begin()
+	tx, err := p.begin()
 	if err != nil {
 		return err
 	}
@@ -141,14 +141,6 @@ func (p *Proxy) clear() error {
 	}
 	p.have.cleared(p.left)
 	p.left = newLeftovers()
-	return nil
-}
-
-func (p *Proxy) commit(tx *transaction) error {
-	if err := tx.commit(); err != nil {
-		return err
-	}
-	p.gen++
 	return nil
 }
 

@@ -22,13 +22,9 @@ type transaction struct {
 	err   error
 }
 
-func begin() (*transaction, error) {
-	conn, err := connect()
-	if err != nil {
-		return nil, err
-	}
+func begin(conn *nftables.Conn) *transaction {
 	t := ownTable()
-	return &transaction{conn: conn, table: t, sets: newSets(t)}, nil
+	return &transaction{conn: conn, table: t, sets: newSets(t)}
 }
 
 // commit all or nothing.
