@@ -114,11 +114,6 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 	}
 	claimant := claimantOf(pod, holder, ask)
 	target.Kept = a.store.Kept(claimant)
-	if len(own) == 0 {
-		if target.Kept, err = a.store.Recall(c, claimant); err != nil {
-			return nil, err
-		}
-	}
 	t, err := a.obtain(c, ask, target, func() *transaction {
 		return &transaction{Agent: a, req: c.Request, cniVersion: conf.CNIVersion, pod: pod, claimant: claimant, own: own, kept: map[string]bool{},
 			rejected: map[string]string{}}
@@ -235,17 +230,26 @@ type transaction struct {
 	rejected map[string]string // delegate pools whose addresses cannot be used, and why
 }
 
-// plan the options.
-func (t *transaction) plan(ask nad.Ask, wants []ipam.Want, target ipam.Target) ([][]ipam.Option, error) {
-	pools := t.Agent.pools.all()
-	if wants == nil {
-		wants = ipam.DefaultWants(pools, target)
-	}
+// plan the options. Before the identity gets an address that it has not had, the API is asked what it had.
+func (t *transaction) plan(ctx context.Context, ask nad.Ask, wants []ipam.Want, target ipam.Target) ([][]ipam.Option, error) {
 	asked, err := askedOf(t.pod, ask)
 	if err != nil {
 		return nil, err
 	}
-	plan, skipped, err := ipam.Plan(pools, wants, asked, target)
+	decide := func() ([][]ipam.Option, []string, error) {
+		pools, w := t.Agent.pools.all(), wants
+		if w == nil {
+			w = ipam.DefaultWants(pools, target)
+		}
+		return ipam.Plan(pools, w, asked, target)
+	}
+	plan, skipped, err := decide()
+	if err == nil && t.claimant.Identity != nil && !target.Settled(plan) {
+		if target.Kept, err = t.store.Recall(ctx, t.claimant); err != nil {
+			return nil, err
+		}
+		plan, skipped, err = decide()
+	}
 	for _, s := range skipped {
 		t.warn(t.pod, "PoolNotFound", s+"; the others of "+ask.Source+" are used")
 	}
@@ -288,8 +292,8 @@ func (t *transaction) run(ctx context.Context, plan [][]ipam.Option) error {
 		return err
 	}
 	for _, l := range t.store.Strays(t.claimant, t.leases) {
-		if err := t.store.Unreserve(ctx, l); err != nil { // the next ADD tries again
-			t.log.Warn("an address that a claim of which nothing was heard has reserved stays so for now", "lease", l.Name, "err", err)
+		if err := t.store.Disown(ctx, l); err != nil { // the next ADD tries again
+			t.log.Warn("an address that a claim of which nothing was heard took for the pod's identity stays so for now", "lease", l.Name, "err", err)
 		}
 	}
 	return nil

@@ -51,7 +51,7 @@ func cniError(err error, status bool) *delegate.Error {
 		code = delegate.CodeNoPool
 	case errors.Is(err, ipam.ErrTaken):
 		code = delegate.CodeAddressTaken
-	case errors.Is(err, errNotReady), errors.Is(err, store.ErrUnavailable), errors.Is(err, ipam.ErrHeld), errors.Is(err, errAwaited),
+	case errors.Is(err, errNotReady), errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrPoolChanged), errors.Is(err, ipam.ErrHeld), errors.Is(err, errAwaited),
 		errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		code = types.ErrTryAgainLater
 	}

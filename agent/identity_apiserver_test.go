@@ -132,33 +132,34 @@ func TestClaimedInVainIsNotKept(t *testing.T) {
 // A claim of which nothing was heard may land when the pod has another address already. What it reserved is given up as soon as the pod's
 // identity has got its own again, else a later pod might be given the one or the other.
 func TestStrayReservationIsGivenUp(t *testing.T) {
-	r := newRig(t, `a: {subnets: [{cidr: 10.6.0.0/24, ips: ["10.6.0.1-10.6.0.4"]}]}`)
+	r := newRig(t, `a: {subnets: [{cidr: 10.6.0.0/24, ips: ["10.6.0.1-10.6.0.5"]}]}`)
 	p := r.member("db-0", "berth.dev/ippool=$a")
 	at := r.add(p, "s1", "net1")
 	own, err := r.leases.Get(t.Context(), r.name+"."+at, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	reserve := func(address string, change func(*v1alpha1.LeaseIdentity)) {
+	make := func(address string, phase v1alpha1.LeasePhase, change func(*v1alpha1.IPLeaseSpec)) {
 		t.Helper()
 		l := &v1alpha1.IPLease{ObjectMeta: metav1.ObjectMeta{Name: r.name + "." + address, Labels: own.Labels}, Spec: *own.Spec.DeepCopy()}
-		l.Spec.Address, l.Spec.Phase = address, v1alpha1.LeaseReserved
-		change(l.Spec.Identity)
+		l.Spec.Address, l.Spec.Phase = address, phase
+		change(&l.Spec)
 		if _, err := r.leases.Create(t.Context(), l, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	var free []string
-	for _, a := range []string{"10.6.0.1", "10.6.0.2", "10.6.0.3", "10.6.0.4"} {
+	for _, a := range []string{"10.6.0.1", "10.6.0.2", "10.6.0.3", "10.6.0.4", "10.6.0.5"} {
 		if a != at {
 			free = append(free, a)
 		}
 	}
-	reserve(free[0], func(*v1alpha1.LeaseIdentity) {})
-	reserve(free[1], func(i *v1alpha1.LeaseIdentity) { i.Pod = "db-1" })
-	reserve(free[2], func(i *v1alpha1.LeaseIdentity) { i.Ends = "" }) // a person's
+	make(free[0], v1alpha1.LeaseReserved, func(*v1alpha1.IPLeaseSpec) {})
+	make(free[1], v1alpha1.LeaseReserved, func(s *v1alpha1.IPLeaseSpec) { s.Identity.Pod = "db-1" })
+	make(free[2], v1alpha1.LeaseReserved, func(s *v1alpha1.IPLeaseSpec) { s.Identity.Ends = "" }) // a person's
+	make(free[3], v1alpha1.LeaseBound, func(s *v1alpha1.IPLeaseSpec) { s.Holder.UID, s.Holder.ContainerID = "earlier", "s0" })
 	apitest.Eventually(t, "the agent knows", func() error {
-		if n := len(r.store.Strays(claimantOf(p, *own.Spec.Holder, nad.Ask{}), []*v1alpha1.IPLease{own})); n != 1 {
+		if n := len(r.store.Strays(claimantOf(p, *own.Spec.Holder, nad.Ask{}), []*v1alpha1.IPLease{own})); n != 2 {
 			return fmt.Errorf("%d strays", n)
 		}
 		return nil
@@ -169,6 +170,34 @@ func TestStrayReservationIsGivenUp(t *testing.T) {
 	r.phase(free[0], v1alpha1.LeaseReleased)
 	r.phase(free[1], v1alpha1.LeaseReserved)
 	r.phase(free[2], v1alpha1.LeaseReserved)
+	r.phase(free[3], v1alpha1.LeaseBound)
+	l, err := r.leases.Get(t.Context(), r.name+"."+free[3], metav1.GetOptions{})
+	if err != nil || l.Spec.Identity != nil || l.Labels[v1alpha1.LabelIdentity] != "" {
+		t.Errorf("once its earlier pod has gone, %+v is kept for the identity again: %v", l, err)
+	}
+}
+
+// An agent that knows of one of an identity's two addresses asks for the other.
+func TestPartlyKnown(t *testing.T) {
+	r := newRig(t, `a: {subnets: [{cidr: 10.6.0.0/16}]}`, `b: {subnets: [{cidr: "fd00:6::/64"}]}`)
+	n := r.neighbour()
+	defer r.faults.HoldWatches("%2Fpool%3D" + r.name + "-a")()
+	const pools = `berth.dev/ippool={"ipv4": ["$a"], "ipv6": ["$b"]}`
+	p := n.member("db-0", pools)
+	at := n.add(p, "s1", "net1")
+	n.del(p, "s1", "net1")
+	n.deletePod("db-0")
+	p = r.member("db-0", pools)
+	claimant := claimantOf(p, v1alpha1.LeaseHolder{Namespace: r.name, Pod: "db-0", Interface: "net1"}, nad.Ask{})
+	apitest.Eventually(t, "the other node knows of one address", func() error {
+		if kept := r.store.Kept(claimant); len(kept) != 1 {
+			return fmt.Errorf("it knows of %v", kept)
+		}
+		return nil
+	})
+	if got := r.add(p, "s2", "net1"); got != at {
+		t.Errorf("%s, had %s", got, at)
+	}
 }
 
 // Fixed addresses: by ordinal for a StatefulSet, any of them for others.

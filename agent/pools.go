@@ -238,7 +238,7 @@ func (p *pools) has(pool *ipam.Pool) bool {
 func (p *pools) wait(ctx context.Context, pool *ipam.Pool) error {
 	for !p.store.Followed(pool.Name) {
 		if !p.has(pool) {
-			return fmt.Errorf("%w: pool %q was edited or deleted a moment ago; try again", store.ErrUnavailable, pool.Name)
+			return fmt.Errorf("pool %q %w", pool.Name, store.ErrPoolChanged)
 		}
 		p.want(pool.Name)
 		select {

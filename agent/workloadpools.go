@@ -16,6 +16,7 @@ import (
 
 	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/ipam"
+	"github.com/berthdev/berth/ipam/store"
 	"github.com/berthdev/berth/nad"
 )
 
@@ -104,8 +105,8 @@ func (a *Agent) ownersFor(ctx context.Context, pod *corev1.Pod, ask nad.Ask) ([]
 	return all, err
 }
 
-// obtain addresses for an interface, each try by a transaction of its own. Where the pod's workload has a pool that is not there yet, or
-// is too small, it waits for the next change of that pool.
+// obtain addresses for an interface, each try by a transaction of its own. It tries again where a pool was edited meanwhile. Where the
+// pod's workload has a pool that is not there yet, or is too small, it waits for the next change of that pool.
 func (a *Agent) obtain(c call, ask nad.Ask, target ipam.Target, begin func() *transaction) (*transaction, error) {
 	waits := awaitedOf(ask, target, c.IfName)
 	patience, cancel := context.WithTimeout(c, poolPatience)
@@ -118,12 +119,17 @@ func (a *Agent) obtain(c call, ask nad.Ask, target ipam.Target, begin func() *tr
 			forget()
 			return t, nil
 		}
-		if waits == nil || !mayHelp(err) || patience.Err() != nil || c.caller.Err() != nil {
+		var soon <-chan time.Time
+		switch over := patience.Err() != nil || c.caller.Err() != nil; {
+		case !over && errors.Is(err, store.ErrPoolChanged) && !errors.Is(err, store.ErrUnavailable): // and nothing of the try is left
+			soon = time.After(5 * time.Millisecond)
+		case over || waits == nil || !mayHelp(err):
 			forget()
 			return nil, a.explain(c, waits, err)
 		}
 		select {
 		case <-changed:
+		case <-soon:
 		case <-patience.Done(): // one more try: addresses may have become free
 		case <-c.caller.Done():
 		}
@@ -145,7 +151,7 @@ func (t *transaction) try(c call, ask nad.Ask, target ipam.Target, waits awaited
 			return err
 		}
 	}
-	plan, err := t.plan(ask, wants, target)
+	plan, err := t.plan(c, ask, wants, target)
 	if why := t.Agent.pools.unfinished(wants); waits != nil && why != "" && errors.Is(err, ipam.ErrNoPool) {
 		return fmt.Errorf("%w: %s", errAwaited, why)
 	}

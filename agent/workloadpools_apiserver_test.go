@@ -4,7 +4,9 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/netip"
 	"sync"
 	"testing"
 	"time"
@@ -113,6 +115,38 @@ func TestWorkloadPoolAwaited(t *testing.T) {
 	defer r.pools.mu.Unlock()
 	if len(r.pools.awaited) > 0 {
 		t.Errorf("still awaited: %v", r.pools.awaited)
+	}
+}
+
+// A pool that is edited while an ADD is on its way: the ADD goes by the pool as it is.
+func TestPoolEditedMeanwhile(t *testing.T) {
+	setPatience(t, time.Minute)
+	r := newRig(t)
+	r.ownedBy("apps/v1", "StatefulSet", "db")
+	name := nad.PoolName(v1alpha1.PoolOwner{APIVersion: "apps/v1", Kind: "StatefulSet", Namespace: r.name, Name: "db"}, "", "net1", "office")
+	release := r.faults.HoldWatches("%2Fpool%3D" + name)
+	defer release()
+	wait := r.adding(r.pod("db-0", ofOffice, onUnderlay), "s0")
+	r.wantWaiting(name)
+	r.workloadPool("apps/v1", "StatefulSet", "db", 1, 1)
+	apitest.Eventually(t, "an ADD waits for the leases of the pool", func() error {
+		r.pools.mu.Lock()
+		defer r.pools.mu.Unlock()
+		if !r.pools.expected[name] {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	r.editPool(name, func(p *v1alpha1.IPPoolSpec) { p.Subnets[0].IPs = []string{"10.70.0.9"} })
+	apitest.Eventually(t, "the agent sees the edit", func() error {
+		if p := r.pools.named(name); p == nil || !p.Contains(netip.MustParseAddr("10.70.0.9")) {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	release()
+	if got, err := wait(); err != nil || got != "10.70.0.9" {
+		t.Errorf("%s, %v", got, err)
 	}
 }
 

@@ -124,6 +124,15 @@ func Unreserve(l *v1alpha1.IPLease, now time.Time) {
 	label(l)
 }
 
+// Disown takes the lease from its identity: a pod that holds it does so to its own end.
+func Disown(l *v1alpha1.IPLease, now time.Time) {
+	if l.Spec.Phase == v1alpha1.LeaseReserved {
+		Unreserve(l, now)
+	}
+	l.Spec.Identity = nil
+	label(l)
+}
+
 // Quarantine takes a free address out of use; lease nil is one never used.
 func Quarantine(l *v1alpha1.IPLease, p *Pool, a netip.Addr, c v1alpha1.LeaseConflict) *v1alpha1.IPLease {
 	if l == nil {

@@ -162,6 +162,33 @@ func (w Want) asksFor(pool string) bool {
 	})
 }
 
+// Settled says whether all that a plan comes to first is held by the interface or kept for it, as far as t has it, so that nothing new
+// is claimed.
+func (t Target) Settled(plan [][]Option) bool {
+	for _, options := range plan {
+		o := options[0]
+		if o.Pool.Delegate != nil && t.rank(o.Pool, o.Family) == 2 {
+			return false
+		}
+		for _, pick := range o.Picks {
+			if !pick.Address.IsValid() && !pick.among(t.Held, o.Pool) && !pick.among(t.Kept, o.Pool) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// among says whether an address of the pool would do.
+func (p Pick) among(held map[netip.Addr]string, pool *Pool) bool {
+	for a, name := range held {
+		if name == pool.Name && p.Allows(a) {
+			return true
+		}
+	}
+	return false
+}
+
 // rank of a pool: first what the target holds, then what is kept for it, then the others.
 func (t Target) rank(p *Pool, f Family) int {
 	switch {

@@ -209,3 +209,38 @@ func TestDefaultWants(t *testing.T) {
 		}
 	}
 }
+
+func TestSettled(t *testing.T) {
+	dual := []Want{{Patterns: []string{"zone-a"}}}
+	for _, tc := range []struct {
+		name       string
+		wants      []Want
+		asked      Asked
+		held, kept map[netip.Addr]string
+		want       bool
+	}{
+		{"nothing is known", dual, Asked{}, nil, nil, false},
+		{"one family is kept", dual, Asked{}, nil, map[netip.Addr]string{addr("10.6.0.1"): "zone-a"}, false},
+		{"one family is held", dual, Asked{}, map[netip.Addr]string{addr("10.6.0.1"): "zone-a"}, nil, false},
+		{"both are kept", dual, Asked{}, nil, map[netip.Addr]string{addr("10.6.0.1"): "zone-a", addr("2001:db8::1"): "zone-a"}, true},
+		{"one is held, one kept", dual, Asked{}, map[netip.Addr]string{addr("10.6.0.1"): "zone-a"}, map[netip.Addr]string{addr("2001:db8::1"): "zone-a"}, true},
+		{"kept of another pool", dual, Asked{}, nil, map[netip.Addr]string{addr("10.6.0.1"): "zone-b", addr("2001:db8::1"): "zone-b"}, false},
+		{"all is asked for by address", dual, Asked{All: []netip.Addr{addr("10.6.0.1"), addr("2001:db8::1")}}, nil, nil, true},
+		{"kept is not one of those asked for", []Want{want(IPv4, "zone-a")}, Asked{OneOf: []netip.Addr{addr("10.6.0.2")}}, nil, map[netip.Addr]string{addr("10.6.0.1"): "zone-a"}, false},
+		{"the second want has nothing", []Want{want(IPv4, "zone-a"), want(IPv6, "six")}, Asked{}, nil, map[netip.Addr]string{addr("10.6.0.1"): "zone-a"}, false},
+		{"the pool with what is kept comes first", []Want{want(IPv4, "zone-a", "zone-a2")}, Asked{}, nil, map[netip.Addr]string{addr("10.7.0.1"): "zone-a2"}, true},
+		{"a delegate's", []Want{want(IPv4, "dhcp")}, Asked{}, nil, nil, false},
+		{"a delegate's, kept", []Want{want(IPv4, "dhcp")}, Asked{}, nil, map[netip.Addr]string{addr("10.5.0.1"): "dhcp"}, true},
+	} {
+		target := nodeA
+		target.Held, target.Kept = tc.held, tc.kept
+		pools := append(testPools(t), pool(t, "dhcp", "delegate: {type: dhcp}"))
+		plan, _, err := Plan(pools, tc.wants, tc.asked, target)
+		if err != nil {
+			t.Fatalf("%s: %v", tc.name, err)
+		}
+		if got := target.Settled(plan); got != tc.want {
+			t.Errorf("%s: settled %t", tc.name, got)
+		}
+	}
+}

@@ -78,6 +78,7 @@ func TestTransitions(t *testing.T) {
 		return func(l *v1alpha1.IPLease) { Drop(l, &c.Holder, at(4)) }
 	}
 	unreserve := func(l *v1alpha1.IPLease) { Unreserve(l, at(5)) }
+	disown := func(l *v1alpha1.IPLease) { Disown(l, at(5)) }
 	quarantine := func(l *v1alpha1.IPLease) { Quarantine(l, keeps, addr("10.6.0.1"), v1alpha1.LeaseConflict{MAC: "m"}) }
 
 	for _, tc := range []struct {
@@ -114,6 +115,8 @@ func TestTransitions(t *testing.T) {
 		{"Reserved → Bound, the pool keeps no more", with(freed(keeps, db), bind(keepsNot, dbAgain)), "Bound c-db-0-again -"},
 		{"Reserved → Released", with(freed(keeps, db), unreserve), "Released c-db-0 - released 2"},
 		{"Reserved → Released, never used", with(operator(set), unreserve), "Released - - released 5"},
+		{"Reserved → Released, the identity has another", with(freed(keeps, db), disown), "Released c-db-0 - released 2"},
+		{"Bound → Bound, the identity has another", with(claim(keeps, db), disown), "Bound c-db-0 -"},
 		{"Reserved → Quarantined", with(freed(keeps, db), quarantine), "Quarantined c-db-0 - released 2 conflict"},
 
 		{"operator's → Bound", with(operator(identity("Pod", "db-0")), bind(keeps, db)), "Bound c-db-0 Pod/db-0"},

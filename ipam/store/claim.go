@@ -30,7 +30,7 @@ func (s *Store) Claim(ctx context.Context, pool *ipam.Pool, pick ipam.Pick, c ip
 }
 
 // Take an address for c: the one asked for, one of those asked for, or one of pool's choice. The errors are ipam.ErrExhausted,
-// ipam.ErrTaken, ipam.ErrHeld and ErrUnavailable.
+// ipam.ErrTaken, ipam.ErrHeld, ErrPoolChanged and ErrUnavailable.
 func (s *Store) Take(ctx context.Context, pool *ipam.Pool, pick ipam.Pick, c ipam.Claimant) (*Taken, error) {
 	listed := false
 	return s.claim(ctx, pool, pick, c, &listed)

@@ -254,7 +254,7 @@ func TestPoolEdited(t *testing.T) {
 
 	edited := w.pool("p", "10.0.0.9")
 	w.follow(s, edited)
-	if _, err := s.Claim(t.Context(), old, anyIPv4, claimant("n", "two", "c1")); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "edited or deleted a moment ago; try again") {
+	if _, err := s.Claim(t.Context(), old, anyIPv4, claimant("n", "two", "c1")); !errors.Is(err, ErrPoolChanged) {
 		t.Errorf("a claim by the pool as it was: %v", err)
 	}
 	if l := w.claim(s, edited, holder("n", "two", "c1")); l.Spec.Address != "10.0.0.9" {

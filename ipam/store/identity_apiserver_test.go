@@ -105,6 +105,31 @@ func TestRecall(t *testing.T) {
 	}
 }
 
+// Of two addresses that are reserved for an identity it gets the one that was reserved last, whatever the clocks of those who did say.
+func TestReservedTwice(t *testing.T) {
+	w := newWorld(t)
+	p := w.pool("p", "10.0.0.1-10.0.0.9")
+	s := w.store("a", nil, p)
+	asked := func(a string) ipam.Pick { return ipam.Pick{Family: ipam.IPv4, Address: netip.MustParseAddr(a)} }
+	var names []string
+	for i, a := range []string{"10.0.0.5", "10.0.0.3", "10.0.0.7"} {
+		ahead := w.store("b", nil, p)
+		ahead.now = func() time.Time { return time.Now().Add(time.Duration(3-i) * time.Hour) }
+		l, err := ahead.Claim(t.Context(), p, asked(a), member("b", "db-0", fmt.Sprint("c", i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.release(ahead, l)
+		names = append(names, l.Name)
+	}
+	for _, name := range names {
+		w.knows(s, name, v1alpha1.LeaseReserved)
+	}
+	if l := w.claimBy(s, p, member("a", "db-0", "c9")); l.Spec.Address != "10.0.0.7" {
+		t.Errorf("%s, not the last one", l.Spec.Address)
+	}
+}
+
 // A claim says what the address was before, by what it met, so that one in vain takes nothing from its identity.
 func TestTakenFromItsIdentity(t *testing.T) {
 	w := newWorld(t)

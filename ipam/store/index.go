@@ -176,7 +176,7 @@ type choice struct {
 }
 
 // begin chooses an address of the pool and marks it as in flight. The errors are ipam.ErrExhausted, ipam.ErrTaken if none of those asked
-// for is free, and ErrUnavailable if the pool is not as it was when it was chosen.
+// for is free, and ErrPoolChanged.
 //
 //  1. kept for the claimant's identity, or by an operator for it
 //  2. given back last by the same interface of the same pod
@@ -187,7 +187,7 @@ func (x *index) begin(pool *ipam.Pool, pick ipam.Pick, c ipam.Claimant, seed uin
 	defer x.mu.Unlock()
 	s := x.pools[pool.Name]
 	if s == nil || s.pool != pool || s.families[pick.Family] == nil {
-		return choice{}, fmt.Errorf("%w: pool %q was edited or deleted a moment ago; try again", ErrUnavailable, pool.Name)
+		return choice{}, fmt.Errorf("pool %q %w", pool.Name, ErrPoolChanged)
 	}
 	a, ok := x.kept(s, pick, c)
 	if !ok {
@@ -285,19 +285,28 @@ func prefer(a, b *v1alpha1.IPLease) bool {
 		}
 		return 0
 	}
-	return cmp.Or(cmp.Compare(rank(a), rank(b)), releasedAt(b).Compare(releasedAt(a))) < 0
+	return cmp.Or(cmp.Compare(rank(a), rank(b)), written(b, a)) < 0
+}
+
+// written compares two leases by their last writes, in the API server's order: nodes' clocks need not agree.
+func written(a, b *v1alpha1.IPLease) int {
+	c, err := resourceversion.CompareResourceVersion(a.ResourceVersion, b.ResourceVersion)
+	if err != nil { // one is not known to be written
+		return releasedAt(a).Compare(releasedAt(b))
+	}
+	return c
 }
 
 // last address that the pod's interface had, if it is free still: a sandbox made anew gets it again.
 func (x *index) last(s *space, pick ipam.Pick, h *v1alpha1.LeaseHolder) (a netip.Addr, ok bool) {
-	var at time.Time
+	var latest *v1alpha1.IPLease
 	for name := range x.keyed[lastKey(h.UID, h.Interface)] {
 		network, addr, err := ipam.ParseLeaseName(name)
 		if err != nil || network != s.pool.Network || !pick.Allows(addr) || s.free(pick.Family).Phase(addr) != v1alpha1.LeaseReleased {
 			continue
 		}
-		if released := releasedAt(x.leases[name]); !ok || released.After(at) {
-			a, at, ok = addr, released, true
+		if l := x.leases[name]; latest == nil || written(l, latest) > 0 {
+			a, latest, ok = addr, l, true
 		}
 	}
 	return a, ok

@@ -206,7 +206,7 @@ func TestLastAddress(t *testing.T) {
 	p := indexPool(t, "p", "10.0.0.1-10.0.0.5")
 	x.setPool(p)
 	for _, l := range []*v1alpha1.IPLease{
-		lease(3, "p", "5", released, "me", "a"), lease(4, "p", "5", released, "me", "a"), lease(2, "p", "5", released, "me", "a"),
+		lease(3, "p", "6", released, "me", "a"), lease(4, "p", "7", released, "me", "a"), lease(2, "p", "5", released, "me", "a"),
 		lease(5, "p", "5", released, "you", "a"), // was another node's: it cannot be the same pod
 		lease(9, "p", "5", released, "me", "a"),  // not in the pool any more
 	} {

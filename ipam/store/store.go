@@ -24,6 +24,9 @@ import (
 // ErrUnavailable: the API server gave no answer, or none that tells. The same call may succeed later.
 var ErrUnavailable = errors.New("the Kubernetes API is not available")
 
+// ErrPoolChanged: the pool is no longer as it was when it was chosen. What is chosen anew may do.
+var ErrPoolChanged = errors.New("was edited or deleted a moment ago; try again")
+
 // Hooks are what the store needs of its user. All must be set; Collision, Lost and Early must neither block nor call the store.
 type Hooks struct {
 	// Collision is called for each claim that met another holder.
@@ -161,13 +164,9 @@ func (s *Store) Kept(c ipam.Claimant) map[netip.Addr]string {
 	return out
 }
 
-// Recall is Kept, by the API's own word where the watches tell of nothing: one of them may lag behind the DEL of the identity's last
-// pod, on another node, and the identity would get a second address.
+// Recall is Kept, by the API's own word: the watches may lag behind the DEL of the identity's last pod, on another node, and the identity
+// would get a second address.
 func (s *Store) Recall(ctx context.Context, c ipam.Claimant) (map[netip.Addr]string, error) {
-	kept := s.Kept(c)
-	if len(kept) > 0 || c.Identity == nil {
-		return kept, nil
-	}
 	list, err := s.client.List(ctx, metav1.ListOptions{LabelSelector: v1alpha1.LabelIdentity + "=" + ipam.IdentityHash(c.Identity)})
 	if err != nil {
 		return nil, unavailable("list", fmt.Sprintf("of %s %s/%s", c.Identity.Kind, c.Identity.Namespace, c.Identity.Name), err)
@@ -178,8 +177,9 @@ func (s *Store) Recall(ctx context.Context, c ipam.Claimant) (map[netip.Addr]str
 	return s.Kept(c), nil
 }
 
-// Strays are Reserved for the claimant's identity beside its leases, of a pool and family of theirs: claims of which nothing was heard, and
-// which landed when the identity had given up waiting for them. A name that a person chose may be of several pods at once; theirs are none.
+// Strays are the identity's beside the claimant's leases, of a pool and family of theirs: Reserved, or bound still to an earlier pod. They
+// are claims of which nothing was heard, and which landed when the identity had given up waiting for them. A name that a person chose may
+// be of several pods at once; theirs are none.
 func (s *Store) Strays(c ipam.Claimant, has []*v1alpha1.IPLease) []*v1alpha1.IPLease {
 	if c.Identity == nil || c.Identity.Kind == v1alpha1.IdentityName {
 		return nil
@@ -187,7 +187,7 @@ func (s *Store) Strays(c ipam.Claimant, has []*v1alpha1.IPLease) []*v1alpha1.IPL
 	s.index.mu.Lock()
 	defer s.index.mu.Unlock()
 	return slices.DeleteFunc(s.index.keptBy(c), func(l *v1alpha1.IPLease) bool {
-		stray := l.Spec.Phase == v1alpha1.LeaseReserved && l.Spec.Identity.Ends != "" && c.Is(l.Spec.Identity)
+		stray := l.Spec.Identity.Ends != "" && c.Is(l.Spec.Identity)
 		beside := slices.ContainsFunc(has, func(h *v1alpha1.IPLease) bool { return sameSource(h, l) }) &&
 			!slices.ContainsFunc(has, func(h *v1alpha1.IPLease) bool { return h.Name == l.Name })
 		return !stray || !beside
@@ -201,10 +201,10 @@ func sameSource(a, b *v1alpha1.IPLease) bool {
 	return a.Spec.Pool == b.Spec.Pool && errX == nil && errY == nil && x.Is4() == y.Is4()
 }
 
-// Unreserve a lease that was Reserved for an identity, unless it is another's, or in use, by now.
-func (s *Store) Unreserve(ctx context.Context, l *v1alpha1.IPLease) error {
+// Disown takes a lease from its identity, unless it is another's by now.
+func (s *Store) Disown(ctx context.Context, l *v1alpha1.IPLease) error {
 	n := l.DeepCopy()
-	ipam.Unreserve(n, s.now())
+	ipam.Disown(n, s.now())
 	n, err := s.update(ctx, n)
 	switch {
 	case err == nil:
@@ -213,7 +213,7 @@ func (s *Store) Unreserve(ctx context.Context, l *v1alpha1.IPLease) error {
 		_, err := s.learn(ctx, l.Name)
 		return err
 	default:
-		return unavailable("unreserve", l.Name, err)
+		return unavailable("disown", l.Name, err)
 	}
 	return nil
 }

@@ -129,7 +129,7 @@ type Faults struct {
 	away bool
 	do   map[string]Fault
 	gate chan struct{} // nil: watches flow
-	held string        // part of a path of those that do not
+	held string        // part of the URIs of those that do not
 
 	refused string // part of a path
 	code    int
@@ -193,12 +193,12 @@ func (f *Faults) isAway() bool {
 	return f.away
 }
 
-// HoldWatches keeps back what watches tell whose path has this in it, until the function returned is called.
-func (f *Faults) HoldWatches(path string) (release func()) {
+// HoldWatches keeps back what watches tell whose URI has this in it, until the function returned is called.
+func (f *Faults) HoldWatches(uri string) (release func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	gate := make(chan struct{})
-	f.gate, f.held = gate, path
+	f.gate, f.held = gate, uri
 	return sync.OnceFunc(func() { close(gate) })
 }
 
@@ -272,7 +272,7 @@ func (g *gated) Read(p []byte) (int, error) {
 	g.faults.mu.Lock()
 	gate, held := g.faults.gate, g.faults.held
 	g.faults.mu.Unlock()
-	if gate != nil && strings.Contains(g.request.URL.Path, held) {
+	if gate != nil && strings.Contains(g.request.URL.RequestURI(), held) {
 		select {
 		case <-gate:
 		case <-g.request.Context().Done():
