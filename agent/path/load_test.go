@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/berthdev/berth/service"
+	"github.com/berthdev/berth/tests/churn"
 	"github.com/berthdev/berth/tests/netns"
 )
 
@@ -174,42 +175,9 @@ func TestUpgradeUnderLoad(t *testing.T) {
 	t.Logf("20 agents, %d questions: %d resets, %d without answer, %d other errors", l.total(), l.resets.Load(), l.silent.Load(), l.other.Load())
 }
 
-// history is which backends there were: allowed[i] from the moment that it is appended until the next is.
-type history struct {
-	sync.Mutex
-	allowed []map[string]bool
-}
-
-func (h *history) now(names ...string) {
-	h.Lock()
-	defer h.Unlock()
-	is := map[string]bool{}
-	for _, n := range names {
-		is[n] = true
-	}
-	h.allowed = append(h.allowed, is)
-}
-
-func (h *history) at() int {
-	h.Lock()
-	defer h.Unlock()
-	return len(h.allowed) - 1
-}
-
-func (h *history) ever(name string, since int) bool {
-	h.Lock()
-	defer h.Unlock()
-	for _, is := range h.allowed[since:] {
-		if is[name] {
-			return true
-		}
-	}
-	return false
-}
-
 // TestRemovedBackends: under load more than 100 endpoint changes a second reach Berth's own table, and no connection that begins after a backend's
 // removal is there goes to it. This is of TCP: to conntrack, a new UDP socket that gets the port of an earlier one goes on with that one's flow
-// until the flow is moved (TestFlowsMove), some moments after the removal. In fast mode it is of UDP, too: TestChangeUnderLoad of bpf/sock.
+// until the flow is moved (TestFlowsMove), some moments after the removal. In fast mode it is of UDP, too: TestRemovedUnderLoad of bpf/sock.
 func TestRemovedBackends(t *testing.T) {
 	w := newTwoNodes(t)
 	servers := map[string]*pod{"neighbour": w.neighbour, "remote": w.remote, "client": w.client}
@@ -229,13 +197,13 @@ func TestRemovedBackends(t *testing.T) {
 	}
 	_, vips := virtual(1)
 	w.n1.serve(of(names))
-	h := &history{}
-	h.now(names...)
+	h := &churn.History{}
+	h.Now(names...)
 	l := newLoad(t)
 	for _, vip := range vips {
 		for range 2 {
 			l.stream(vip.String(), func() error {
-				since := h.at()
+				since := h.At()
 				conn, err := dial(w.client.NS, "tcp", netip.AddrPortFrom(vip, port))
 				if err != nil {
 					return err
@@ -243,7 +211,7 @@ func TestRemovedBackends(t *testing.T) {
 				defer conn.Close()
 				name, err := question(conn)
 				time.Sleep(time.Millisecond) // the two CPUs of a test machine have to make changes, too
-				if err == nil && !h.ever(name, since) {
+				if err == nil && !h.Ever(name, since) {
 					return fmt.Errorf("answered by %s, which had been removed before the connection began", name)
 				}
 				return err
@@ -260,9 +228,9 @@ func TestRemovedBackends(t *testing.T) {
 		if i%2 == 0 {
 			next = append(next, names[(i+1)%3])
 		}
-		h.now(slices.Concat(have, next)...) // before it is told: either
+		h.Now(slices.Concat(have, next)...) // before it is told: either
 		w.n1.set(of(next))
-		h.now(next...) // it is in the table
+		h.Now(next...) // it is in the table
 		have = next
 	}
 	took := time.Since(begin)

@@ -8,52 +8,75 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/berthdev/berth/service"
+	"github.com/berthdev/berth/tests/churn"
 )
 
-// applications ask without end, of each style one, until stop. During that each gets an answer of someone that may: those of the
-// calls that were backends at any time between a question and its answer.
+// applications ask without end, until stop. During that each gets an answer of someone that may: those of the calls that were backends at any
+// time between a question and its answer.
 type applications struct {
 	l       *lab
 	mu      sync.RWMutex
 	allowed map[string]bool
 	asked   atomic.Int64
+	done    chan struct{}
+	running sync.WaitGroup
 	stop    func()
 }
 
+// applications of each style, one that asks by new sockets.
 func (l *lab) applications(allowed ...netip.Addr) *applications {
 	l.Helper()
-	a := &applications{l: l, allowed: map[string]bool{}}
-	a.allow(allowed...)
-	done := make(chan struct{})
-	var wg sync.WaitGroup
-	for _, st := range styles {
-		wg.Go(func() {
-			for {
-				select {
-				case <-done:
-					return
-				default:
-				}
-				a.mu.RLock()
-				got, err := l.ask(st, netip.AddrPortFrom(st.vip, port80))
-				switch {
-				case err != nil:
-					l.Errorf("%s: %v", st.name, err)
-				case !a.allowed[got.Who]:
-					l.Errorf("%s: answer of %s, allowed is %v", st.name, got.Who, a.allowed)
-				}
-				a.mu.RUnlock()
-				a.asked.Add(1)
-			}
-		})
-	}
-	a.stop = sync.OnceFunc(func() { close(done); wg.Wait() })
+	a := &applications{l: l, allowed: map[string]bool{}, done: make(chan struct{})}
+	a.stop = sync.OnceFunc(func() { close(a.done); a.running.Wait() })
 	l.Cleanup(a.stop)
+	a.allow(allowed...)
+	for _, st := range styles {
+		a.start(st.name, func() (answer, error) { return l.ask(st, netip.AddrPortFrom(st.vip, port80)) })
+	}
 	return a
+}
+
+// keep asking by one socket. It is of datagrams: after its answer TCP has nothing more of the programs.
+func (a *applications) keep(st style) {
+	s, to := st.socket(a.l, a.l.pod), netip.AddrPortFrom(st.vip, port80)
+	a.l.Cleanup(func() { a.stop(); s.close() })
+	if st.connected {
+		a.l.must(s.connect(to))
+		to = netip.AddrPort{}
+	}
+	a.start(st.name+", kept", func() (got answer, err error) {
+		if err = s.send(to); err == nil {
+			got.Who, _, err = s.receive()
+		}
+		return got, err
+	})
+}
+
+func (a *applications) start(name string, ask func() (answer, error)) {
+	a.running.Go(func() {
+		for {
+			select {
+			case <-a.done:
+				return
+			default:
+			}
+			a.mu.RLock()
+			got, err := ask()
+			switch {
+			case err != nil:
+				a.l.Errorf("%s: %v", name, err)
+			case !a.allowed[got.Who]:
+				a.l.Errorf("%s: answer of %s, allowed is %v", name, got.Who, a.allowed)
+			}
+			a.mu.RUnlock()
+			a.asked.Add(1)
+		}
+	})
 }
 
 // allow waits for questions under way.
@@ -98,6 +121,83 @@ func TestChangeUnderLoad(t *testing.T) {
 	a.stop()
 }
 
+// TestRemovedUnderLoad: under load more than 100 changes of endpoints a second reach the maps, and no call that begins after a backend's removal is
+// there goes to it. Changes that come while others are written are written together, as the agent does it.
+func TestRemovedUnderLoad(t *testing.T) {
+	l := newLab(t)
+	l.serve(port81, slices.Concat(pods4, pods6)...)
+	const services, changes, rate = 8, 400, 125 // a second
+	to := func(i int, pods ...int) (s service.Service, names []string) {
+		var of []netip.Addr
+		for _, n := range pods {
+			of = append(of, pods4[n%3], pods6[n%3])
+			names = append(names, pods4[n%3].String(), pods6[n%3].String())
+		}
+		s = with(web(of...), func(p *service.Port) { p.Frontends[0].Port = port80 + uint16(i) })
+		s.Name = fmt.Sprintf("default/web%d", i)
+		return s, names
+	}
+	var histories [services]churn.History
+	var have [services][]string
+	for i := range services {
+		s, names := to(i, 0, 1, 2)
+		l.set(s)
+		histories[i].Now(names...)
+		have[i] = names
+	}
+	var asked atomic.Int64
+	var clients sync.WaitGroup
+	done := make(chan struct{})
+	stop := sync.OnceFunc(func() { close(done); clients.Wait() })
+	defer stop()
+	for _, st := range styles {
+		clients.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				h := &histories[n%services]
+				since := h.At()
+				got, err := l.ask(st, netip.AddrPortFrom(st.vip, port80+uint16(n%services)))
+				if err != nil {
+					l.Errorf("%s: %v", st.name, err)
+				} else if !h.Ever(got.Who, since) {
+					l.Errorf("%s: answer of %s, which had been removed before the call began", st.name, got.Who)
+				}
+				asked.Add(1)
+				time.Sleep(time.Millisecond) // the two CPUs of a test machine have to make changes, too
+			}
+		})
+	}
+	begin, writes := time.Now(), 0
+	for made := 0; made < changes; writes++ {
+		due := made
+		for ; due == made; due = min(int(time.Since(begin).Seconds()*rate), changes) {
+			time.Sleep(time.Millisecond)
+		}
+		next, set := map[int][]string{}, []service.Service{}
+		for ; made < due && len(set) < services; made++ {
+			i, pods := made%services, []int{made}
+			if made/services%2 == 0 {
+				pods = append(pods, made+1)
+			}
+			s, names := to(i, pods...)
+			histories[i].Now(slices.Concat(have[i], names)...) // before it is told: either
+			next[i], set = names, append(set, s)
+		}
+		l.set(set...)
+		for i, names := range next {
+			histories[i].Now(names...) // it is in the maps
+			have[i] = names
+		}
+	}
+	took := time.Since(begin)
+	stop()
+	t.Logf("%d changes, %.0f a second, in %d writes; %d calls", changes, changes/took.Seconds(), writes, asked.Load())
+}
+
 // Before the grace period nothing that programs may be looking at is deleted, and after it nothing more is to be awaited: what leads to
 // it has gone by then. That programs do look at it meanwhile is too rare to be met by a test.
 func TestGracePeriods(t *testing.T) {
@@ -129,13 +229,16 @@ func TestGracePeriods(t *testing.T) {
 	}
 }
 
-// An agent restarts, and is upgraded, under load: no call is without program.
+// An agent restarts, and is upgraded, twenty times under load: no call is without program, by new sockets nor by kept ones.
 func TestRestartUnderLoad(t *testing.T) {
 	l := newLab(t)
 	all := slices.Concat(pods4, pods6)
 	l.serve(port81, all...)
 	l.set(web(all...))
 	a := l.applications(all...)
+	for _, st := range styles[3:] {
+		a.keep(st)
+	}
 	a.more(50)
 	for range 20 {
 		before := l.tableOf()
@@ -146,6 +249,7 @@ func TestRestartUnderLoad(t *testing.T) {
 		a.more(20)
 	}
 	a.stop()
+	t.Logf("20 agents, %d calls", a.asked.Load())
 }
 
 // What was left half done, and what happened to the Services meanwhile, an agent makes right when it starts.
