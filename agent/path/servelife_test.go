@@ -204,6 +204,12 @@ func TestFlowsMove(t *testing.T) {
 		w.n1.set(one)
 		answers("neighbour")
 		w.n1.set(service.Service{Name: one.Name})
+		eventually(t, 10*time.Second, "gone", func() error {
+			if name, err := who(early); err == nil {
+				return fmt.Errorf("answered by %s", name)
+			}
+			return nil
+		})
 	}
 }
 
