@@ -7,6 +7,7 @@
 //	burst  1000 ADDs at once on 4 and on 8 nodes, with as many addresses, against host-local
 //	pools  ADD in a pool of 65,536 that is mostly used and in a /64, against a /24; the agent's memory
 //	wide   1000 nodes and 20,000 leases: watch events for each ADD, and an agent's memory
+//	scale  an agent's memory, and its maps', with 10,000 Services and 50,000 endpoints
 //	carve  1000 pools of 5 made at once from one Subnet, and of 1000 Deployments: pools a second, against as many that need no carving,
 //	       and requests to the API server for each
 //	path   a ClusterIP in fast mode and through vmac, against the same pods' own addresses, on the two-node lab
@@ -29,7 +30,7 @@ import (
 	"time"
 )
 
-var parts = []string{"start", "bpf", "add", "api", "burst", "pools", "wide", "carve", "path"}
+var parts = []string{"start", "bpf", "add", "api", "burst", "pools", "wide", "scale", "carve", "path"}
 
 type options struct {
 	only   []string
@@ -98,7 +99,7 @@ func measure(ctx context.Context, o options, r *report) error {
 	}
 	part("start", func() error { return measureStart(ctx, o, r) })
 	part("bpf", func() error { return measurePrograms(ctx, o, r) })
-	if o.wants("add") || o.wants("api") || o.wants("burst") || o.wants("pools") || o.wants("wide") {
+	if o.wants("add") || o.wants("api") || o.wants("burst") || o.wants("pools") || o.wants("wide") || o.wants("scale") {
 		if err := inOwnNamespaces(ctx, o, r); err != nil {
 			errs = append(errs, err)
 		}

@@ -23,7 +23,7 @@ func inSandbox() bool { return os.Getenv(sandboxVariable) != "" }
 // inOwnNamespaces runs measureAlone in a child, and reports its results.
 func inOwnNamespaces(ctx context.Context, o options, r *report) error {
 	var only []string
-	for _, p := range []string{"add", "api", "burst", "pools", "wide"} {
+	for _, p := range []string{"add", "api", "burst", "pools", "wide", "scale"} {
 		if o.wants(p) {
 			only = append(only, p)
 		}
@@ -99,7 +99,13 @@ func measureAlone(ctx context.Context, o options) (err error) {
 	}
 	if o.wants("wide") {
 		say("part wide")
-		return measureWide(ctx, n, r)
+		if err := measureWide(ctx, n, r); err != nil {
+			return err
+		}
+	}
+	if o.wants("scale") {
+		say("part scale")
+		return measureScale(ctx, n, r)
 	}
 	return nil
 }
