@@ -273,7 +273,7 @@ func TestPoolEdited(t *testing.T) {
 	}
 
 	s.Unfollow(old.Name)
-	if _, err := s.Claim(t.Context(), old, anyIPv4, claimant("n", "four", "c1")); !errors.Is(err, ErrUnavailable) {
+	if _, err := s.Claim(t.Context(), old, anyIPv4, claimant("n", "four", "c1")); !errors.Is(err, ErrPoolChanged) {
 		t.Errorf("a claim of a pool that is not followed: %v", err)
 	}
 	if got := s.HeldBySandbox("c2", "net1"); len(got) != 1 {
