@@ -27,6 +27,7 @@ const (
 	wideLeases = 20000
 	wideRate   = 100 // ADD/s
 	wideTime   = 30 * time.Second
+	wideAtOnce = 20 // nodes that begin to watch: those of a cluster do not start in one moment
 )
 
 // measureWide counts what a change of a lease costs the API server in watch events, and the agent of one of the nodes in memory.
@@ -115,7 +116,7 @@ func wideHolder(zone, i int) ipam.Claimant {
 }
 
 // wideStores follow the leases of their zone, as agents do.
-func wideStores(ctx context.Context, cfg *rest.Config, pools []*ipam.Pool) ([]*store.Store, error) {
+func wideStores(watching context.Context, cfg *rest.Config, pools []*ipam.Pool) ([]*store.Store, error) {
 	cfg = rest.CopyConfig(cfg)
 	cfg.QPS = -1
 	_, leases, err := v1alpha1.NewClients(cfg)
@@ -125,20 +126,24 @@ func wideStores(ctx context.Context, cfg *rest.Config, pools []*ipam.Pool) ([]*s
 	hooks := store.Hooks{Collision: func() {}, Lost: func(*v1alpha1.IPLease) {}, Early: func(*v1alpha1.IPLease, time.Duration) {},
 		Gone: func(context.Context, *v1alpha1.LeaseHolder) (bool, error) { return false, nil }}
 	nodes := make([]*store.Store, wideNodes)
+	g, ctx := errgroup.WithContext(watching)
+	g.SetLimit(wideAtOnce)
 	for i := range nodes {
+		pool := pools[i%wideZones]
 		nodes[i] = store.New(leases, fmt.Sprintf("wide-node-%d", i), hooks, time.Now, slog.New(slog.DiscardHandler))
-		nodes[i].Follow(ctx, pools[i%wideZones])
-	}
-	for i, s := range nodes {
-		for !s.Followed(pools[i%wideZones].Name) {
-			select {
-			case <-ctx.Done():
-				return nil, ctx.Err()
-			case <-time.After(20 * time.Millisecond):
+		g.Go(func() error {
+			nodes[i].Follow(watching, pool)
+			for !nodes[i].Followed(pool.Name) {
+				select {
+				case <-ctx.Done():
+					return ctx.Err()
+				case <-time.After(20 * time.Millisecond):
+				}
 			}
-		}
+			return nil
+		})
 	}
-	return nodes, nil
+	return nodes, g.Wait()
 }
 
 // claimAtRate an address on a node after the other, in any order, and returns how long each took, in ms.
