@@ -28,7 +28,7 @@ func TestSilentWatch(t *testing.T) {
 	}
 	before := a.DeepCopy()
 	a.Spec.Subnets[0].IPs = []string{"10.6.0.9"}
-	if a, err = r.ippools.Update(t.Context(), a, metav1.UpdateOptions{}); err != nil {
+	if _, err = r.ippools.Update(t.Context(), a, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	b, err := r.ippools.Get(t.Context(), r.name+"-b", metav1.GetOptions{})
