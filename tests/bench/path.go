@@ -44,6 +44,9 @@ func measurePath(ctx context.Context, o options, r *report) (err error) {
 		if clients[i], err = processOf(way.client); err != nil {
 			return err
 		}
+		if err := reusePorts(ctx, clients[i]); err != nil {
+			return err
+		}
 	}
 	for _, where := range []struct{ name, server string }{{"same-node", near}, {"cross-node", far}} {
 		server, err := processOf(where.server)

@@ -72,6 +72,16 @@ func pin(pinned bool, pids ...int) error {
 	return nil
 }
 
+// reusePorts lets connections of a process's network namespace have ports of closed ones after a second. In fast mode those to a Service and
+// those to its backend have the same peer, and the kernel would soon search thousands of ports for each (14,000 of them, which connect tries first).
+func reusePorts(ctx context.Context, pid int) error {
+	cmd := exec.CommandContext(ctx, "nsenter", "--net=/proc/"+strconv.Itoa(pid)+"/ns/net", "--", "sysctl", "-qw", "net.ipv4.tcp_tw_reuse=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", cmd, err, out)
+	}
+	return nil
+}
+
 // traffic of one kind, out of the network namespace of a process.
 type traffic struct {
 	from    int
