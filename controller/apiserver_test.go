@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"net/netip"
 	"os"
 	"strings"
@@ -41,7 +40,6 @@ const systemNamespace = "berth-system"
 type cluster struct {
 	admin  client.WithWatch
 	config *rest.Config
-	wrap   func(http.RoundTripper) http.RoundTripper // of the next controllers; nil: nothing
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -89,14 +87,11 @@ func (c *cluster) install(t *testing.T) {
 }
 
 // start the controller with the rights of its service account and no others; it ends with the test, or by the function returned.
-func (c *cluster) start(t *testing.T, change func(*Config), client ...func(*rest.Config)) (stop func()) {
+func (c *cluster) start(t *testing.T, change func(*Config), through ...func(*rest.Config) *rest.Config) (stop func()) {
 	t.Helper()
 	rc := c.account("berth-controller")
-	if c.wrap != nil {
-		rc.Wrap(c.wrap)
-	}
-	for _, f := range client {
-		f(rc)
+	for _, f := range through {
+		rc = f(rc)
 	}
 	cfg := Config{
 		Namespace: systemNamespace, NoLeaderElection: true, MetricsAddress: "0", HealthAddress: "0",

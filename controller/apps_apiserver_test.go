@@ -4,7 +4,6 @@ package controller
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -22,7 +21,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/berthdev/berth/api/v1alpha1"
@@ -505,7 +503,7 @@ func TestAppsBurstOnAPIServer(t *testing.T) {
 	}
 	y := newYard(t, newCluster(t))
 	var requests atomic.Int64
-	y.start(t, func(cfg *Config) { patiently(cfg) }, counting(&requests))
+	y.start(t, func(cfg *Config) { patiently(cfg) }, apitest.Count(&requests, func(r *http.Request) bool { return r.URL.Query().Get("watch") == "" }))
 	var wg sync.WaitGroup
 	for worker := range 8 {
 		wg.Go(func() {
@@ -532,45 +530,15 @@ func TestAppsBurstOnAPIServer(t *testing.T) {
 	}
 }
 
-// counting the requests of a client that write.
-func counting(n *atomic.Int64) func(*rest.Config) {
-	return func(cfg *rest.Config) {
-		cfg.Wrap(func(next http.RoundTripper) http.RoundTripper {
-			return roundTrip(func(r *http.Request) (*http.Response, error) {
-				if r.URL.Query().Get("watch") == "" {
-					n.Add(1)
-				}
-				return next.RoundTrip(r)
-			})
-		})
-	}
-}
-
 // TestAppsKilledOnAPIServer: a controller that dies at any of its writes, heard or not, leaves nothing that the next does not mend.
 func TestAppsKilledOnAPIServer(t *testing.T) {
 	y := newYard(t, newCluster(t))
 	for _, lost := range []bool{false, true} { // the request, or the answer
 		for _, method := range []string{http.MethodPost, http.MethodPatch, http.MethodDelete} {
 			t.Run(fmt.Sprintf("%s lost=%v", method, lost), func(t *testing.T) {
-				die := make(chan struct{})
-				var once sync.Once
-				fail := func(cfg *rest.Config) {
-					cfg.Wrap(func(next http.RoundTripper) http.RoundTripper {
-						return roundTrip(func(r *http.Request) (*http.Response, error) {
-							if r.Method != method || !strings.HasSuffix(strings.Split(r.URL.Path, "/ippools")[0], "/v1alpha1") || strings.HasSuffix(r.URL.Path, "/status") {
-								return next.RoundTrip(r)
-							}
-							if lost {
-								if resp, err := next.RoundTrip(r); err == nil {
-									resp.Body.Close()
-								}
-							}
-							once.Do(func() { close(die) })
-							<-r.Context().Done()
-							return nil, errors.New("dead, says the test")
-						})
-					})
-				}
+				m := apitest.NewMortal(func(r *http.Request) bool {
+					return r.Method == method && strings.Contains(r.URL.Path, "/ippools") && !strings.HasSuffix(r.URL.Path, "/status")
+				}, 0, lost)
 				d := y.deployment(apitest.Unique("web"), 2)
 				name := y.poolName("Deployment", d.Name)
 				if method != http.MethodPost {
@@ -587,8 +555,8 @@ func TestAppsKilledOnAPIServer(t *testing.T) {
 				case http.MethodDelete:
 					y.remove(t, d)
 				}
-				stop := y.start(t, swiftly, fail)
-				<-die
+				stop := y.start(t, swiftly, m.Into)
+				<-m.Dead()
 				stop()
 				y.start(t, swiftly)
 				switch method {

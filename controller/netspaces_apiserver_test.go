@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -465,47 +464,12 @@ func TestNetspaceCycles(t *testing.T) {
 	l.check()
 }
 
-// breaker ends the process, as it were, at the nth write of what a netspace is made of: before it, or before its answer.
-type breaker struct {
-	mu    sync.Mutex
-	left  int  // writes until then
-	after bool // the write is carried out
-	hit   chan struct{}
-}
-
-var errBroken = errors.New("the controller ended here")
-
-func (b *breaker) wrap(next http.RoundTripper) http.RoundTripper {
-	return roundTrip(func(r *http.Request) (*http.Response, error) {
-		writes := r.Method != http.MethodGet && slices.ContainsFunc([]string{"/netspaces", "/subnets", "/ippools", "/ipblocks", "/network-attachment"}, func(s string) bool {
-			return strings.Contains(r.URL.Path, s)
-		})
-		b.mu.Lock()
-		broken := b.left < 0
-		if writes && !broken {
-			if b.left--; b.left < 0 {
-				close(b.hit)
-				if b.after {
-					b.mu.Unlock()
-					if resp, err := next.RoundTrip(r); err == nil {
-						resp.Body.Close()
-					}
-					return nil, errBroken
-				}
-				broken = true
-			}
-		}
-		b.mu.Unlock()
-		if broken && r.Method != http.MethodGet {
-			return nil, errBroken
-		}
-		return next.RoundTrip(r)
+// counts says whether a write is one of what a netspace is made of.
+func counts(r *http.Request) bool {
+	return slices.ContainsFunc([]string{"/netspaces", "/subnets", "/ippools", "/ipblocks", "/network-attachment"}, func(s string) bool {
+		return strings.Contains(r.URL.Path, s)
 	})
 }
-
-type roundTrip func(*http.Request) (*http.Response, error)
-
-func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // TestNetspaceInterrupted: the controller ends at each write, of making as of giving back, and the next one goes on: nothing is lost and
 // nothing double.
@@ -516,9 +480,8 @@ func TestNetspaceInterrupted(t *testing.T) {
 		if step > 60 {
 			t.Fatal("a netspace takes more than 60 writes")
 		}
-		b := &breaker{left: step, after: step%2 == 0, hit: make(chan struct{})}
-		l.wrap = b.wrap
-		stop := l.start(t, atOnce)
+		m := apitest.NewMortal(counts, step, step%2 == 0)
+		stop := l.start(t, atOnce, m.Into)
 		n := l.netspace(nil, ns)
 		whole := make(chan struct{})
 		go func() { // made and given back without reaching that write
@@ -536,7 +499,7 @@ func TestNetspaceInterrupted(t *testing.T) {
 					}
 				}
 				select {
-				case <-b.hit:
+				case <-m.Dead():
 					return
 				case <-time.After(100 * time.Millisecond):
 				}
@@ -544,13 +507,12 @@ func TestNetspaceInterrupted(t *testing.T) {
 		}()
 		<-whole
 		select {
-		case <-b.hit:
+		case <-m.Dead():
 		default:
 			done = true
 		}
 		stop()
 		l.check()
-		l.wrap = nil
 		stop = l.start(t, atOnce)
 		if err := l.admin.Get(t.Context(), client.ObjectKeyFromObject(n), n); err == nil && n.DeletionTimestamp == nil {
 			l.ready(n, "True Serving")

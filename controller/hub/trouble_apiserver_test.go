@@ -143,7 +143,7 @@ func TestRestored(t *testing.T) {
 	w := newWorld(t)
 	s := w.subnet(v1alpha1.PairingIndex, "10.6.0.0/21", "fd00:6::/117")
 	a, b := w.members[0], w.members[1]
-	b.every = 12 * time.Second // and twice as long it leaves to others
+	b.every = 5 * time.Second // as by default; twice as long it leaves to others
 	a.start(nil)
 	b.start(nil)
 	for _, m := range w.members {

@@ -14,7 +14,6 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/berthdev/berth/api/v1alpha1"
@@ -275,27 +274,24 @@ func TestRestlessPool(t *testing.T) {
 	name := apitest.Unique("pool")
 	var mu sync.Mutex
 	edits, read := 0, false
-	rc := rest.CopyConfig(w.rc)
-	rc.Wrap(func(next http.RoundTripper) http.RoundTripper {
-		return roundTripper(func(r *http.Request) (*http.Response, error) {
-			mu.Lock()
-			defer mu.Unlock()
-			switch {
-			case !strings.HasSuffix(r.URL.Path, "/ippools/"+name):
-			case r.Method == http.MethodGet:
-				read = true
-			case r.Method == http.MethodPut && !read:
-				edits++
-				patch := fmt.Sprintf(`{"metadata":{"labels":{"edits":"%d"}}}`, edits)
-				p := &v1alpha1.IPPool{ObjectMeta: metav1.ObjectMeta{Name: name}}
-				if err := w.admin.Patch(r.Context(), p, client.RawPatch(types.MergePatchType, []byte(patch))); err != nil {
-					t.Error(err)
-				}
-			default:
-				read = false
+	rc := apitest.Wrap(w.rc, func(next http.RoundTripper, r *http.Request) (*http.Response, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case !strings.HasSuffix(r.URL.Path, "/ippools/"+name):
+		case r.Method == http.MethodGet:
+			read = true
+		case r.Method == http.MethodPut && !read:
+			edits++
+			patch := fmt.Sprintf(`{"metadata":{"labels":{"edits":"%d"}}}`, edits)
+			p := &v1alpha1.IPPool{ObjectMeta: metav1.ObjectMeta{Name: name}}
+			if err := w.admin.Patch(r.Context(), p, client.RawPatch(types.MergePatchType, []byte(patch))); err != nil {
+				t.Error(err)
 			}
-			return next.RoundTrip(r)
-		})
+		default:
+			read = false
+		}
+		return next.RoundTrip(r)
 	})
 	w.start(rc, Config{ReturnAfter: time.Hour})
 	w.create(pool(name, s, 3))
@@ -381,7 +377,3 @@ func TestPreview(t *testing.T) {
 		t.Errorf("it made %d blocks", len(blocks))
 	}
 }
-
-type roundTripper func(*http.Request) (*http.Response, error)
-
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

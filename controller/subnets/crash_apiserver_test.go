@@ -9,61 +9,13 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
-
-	"k8s.io/client-go/rest"
 
 	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/ipam/carve"
 	"github.com/berthdev/berth/ipam/store/apitest"
 )
-
-// mortal is a controller's connection that ends at one of its writes of blocks and pools, before the API server sees it, or after, with
-// the answer lost.
-type mortal struct {
-	next   http.RoundTripper
-	writes int  // that go well
-	done   bool // the last one is carried out
-	mu     sync.Mutex
-	dead   chan struct{}
-	what   string // the last write
-}
-
-var errDead = errors.New("the controller is dead, says the test")
-
-func (m *mortal) into(rc *rest.Config) *rest.Config {
-	rc = rest.CopyConfig(rc)
-	rc.Wrap(func(next http.RoundTripper) http.RoundTripper { m.next = next; return m })
-	return rc
-}
-
-func (m *mortal) RoundTrip(r *http.Request) (*http.Response, error) {
-	m.mu.Lock()
-	select {
-	case <-m.dead:
-		m.mu.Unlock()
-		return nil, errDead
-	default:
-	}
-	write := r.Method != http.MethodGet && (strings.Contains(r.URL.Path, "/ipblocks") || strings.Contains(r.URL.Path, "/ippools")) && !strings.HasSuffix(r.URL.Path, "/status")
-	if write {
-		m.what = r.Method + " " + r.URL.Path
-		if m.writes--; m.writes < 0 {
-			close(m.dead)
-			m.mu.Unlock()
-			if m.done {
-				if resp, err := m.next.RoundTrip(r); err == nil {
-					resp.Body.Close()
-				}
-			}
-			return nil, errDead
-		}
-	}
-	m.mu.Unlock()
-	return m.next.RoundTrip(r)
-}
 
 // TestCrash ends the controller at each of its writes in turn, while it makes, grows, shrinks and takes back a pool of pairs in several
 // blocks beside another one. Nothing may overlap then, and the next controller must come to the same end.
@@ -82,7 +34,7 @@ func TestCrash(t *testing.T) {
 			for writes := 0; ; writes++ {
 				died := false
 				t.Run(fmt.Sprintf("%s, %d writes, the last one carried out: %t", op.name, writes, done), func(t *testing.T) {
-					died = crash(t, op.from, op.to, &mortal{writes: writes, done: done, dead: make(chan struct{})})
+					died = crash(t, op.from, op.to, apitest.NewMortal(counts, writes, done))
 				})
 				if !died || t.Failed() {
 					break
@@ -92,7 +44,12 @@ func TestCrash(t *testing.T) {
 	}
 }
 
-func crash(t *testing.T, from, to int32, m *mortal) bool {
+// counts says whether a write is one of blocks or pools.
+func counts(r *http.Request) bool {
+	return (strings.Contains(r.URL.Path, "/ipblocks") || strings.Contains(r.URL.Path, "/ippools")) && !strings.HasSuffix(r.URL.Path, "/status")
+}
+
+func crash(t *testing.T, from, to int32, m *apitest.Mortal) bool {
 	w := newWorld(t)
 	s := w.subnet(v1alpha1.PairingIndex, "10.6.0.0/20", "fd00:6::/116")
 	neighbour := pool("neighbour-"+s.Name, s, 30)
@@ -112,12 +69,12 @@ func crash(t *testing.T, from, to int32, m *mortal) bool {
 	default:
 		w.resize(p, to)
 	}
-	_, stop := w.start(m.into(w.rc), Config{ReturnAfter: short})
+	_, stop := w.start(m.Into(w.rc), Config{ReturnAfter: short})
 	died := false
 	apitest.Eventually(t, "the end", func() error {
 		w.blocks()
 		select {
-		case <-m.dead:
+		case <-m.Dead():
 			died = true
 			return nil
 		default:
@@ -126,7 +83,7 @@ func crash(t *testing.T, from, to int32, m *mortal) bool {
 	})
 	stop()
 	w.check()
-	t.Logf("died: %t, at %s", died, m.what)
+	t.Logf("died: %t, at %s", died, m.Last())
 
 	_, stop = w.start(w.rc, Config{ReturnAfter: short})
 	apitest.Eventually(t, "the end, with another controller", func() error { w.check(); return w.settled(p, to) })

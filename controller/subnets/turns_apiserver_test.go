@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"k8s.io/client-go/rest"
-
 	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/ipam/store/apitest"
 )
@@ -31,30 +29,14 @@ func (w *world) holdUp(c *Carver, n int, meanwhile func()) {
 	})
 }
 
-// counted are a controller's requests for blocks.
-type counted struct {
-	next   http.RoundTripper
-	writes atomic.Int64
-}
-
-func (c *counted) into(rc *rest.Config) *rest.Config {
-	rc = rest.CopyConfig(rc)
-	rc.Wrap(func(next http.RoundTripper) http.RoundTripper { c.next = next; return c })
-	return rc
-}
-
-func (c *counted) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.Method != http.MethodGet && strings.Contains(r.URL.Path, "/ipblocks") {
-		c.writes.Add(1)
-	}
-	return c.next.RoundTrip(r)
-}
-
 // TestTogether: what waits is written in one write of each block, and who asks for too much, or of another Subnet, keeps nobody from it.
 func TestTogether(t *testing.T) {
 	w := newWorld(t)
-	n := &counted{}
-	c, _ := w.start(n.into(w.rc), Config{ReturnAfter: short})
+	var writes atomic.Int64
+	count := apitest.Count(&writes, func(r *http.Request) bool {
+		return r.Method != http.MethodGet && strings.Contains(r.URL.Path, "/ipblocks")
+	})
+	c, _ := w.start(count(w.rc), Config{ReturnAfter: short})
 	s, other := w.subnet("", "10.6.0.0/24"), w.subnet("", "10.7.0.0/24")
 	w.wantReady(s.Name, "True")
 	w.wantReady(other.Name, "True")
@@ -75,7 +57,7 @@ func TestTogether(t *testing.T) {
 	w.wantCarved(large.Name, "False SubnetExhausted")
 	w.wantIPs(elsewhere.Name, "10.7.0.1-10.7.0.5")
 	w.check()
-	if got := n.writes.Load(); got != 2 {
+	if got := writes.Load(); got != 2 {
 		t.Errorf("%d writes of blocks for 20 pools of one and one of another, want 2", got)
 	}
 	// Those that give something up are carved for one by one, beside those that take.
@@ -117,7 +99,7 @@ func TestCrashTogether(t *testing.T) {
 		for writes := 0; ; writes++ {
 			died := false
 			t.Run(fmt.Sprintf("%d writes, the last one carried out: %t", writes, done), func(t *testing.T) {
-				died = crashTogether(t, &mortal{writes: writes, done: done, dead: make(chan struct{})})
+				died = crashTogether(t, apitest.NewMortal(counts, writes, done))
 			})
 			if !died || t.Failed() {
 				break
@@ -126,12 +108,12 @@ func TestCrashTogether(t *testing.T) {
 	}
 }
 
-func crashTogether(t *testing.T, m *mortal) (died bool) {
+func crashTogether(t *testing.T, m *apitest.Mortal) (died bool) {
 	const size = 100
 	w := newWorld(t)
 	s := w.subnet(v1alpha1.PairingIndex, "10.6.0.0/20", "fd00:6::/116")
 	w.before(s)
-	c, stop := w.start(m.into(w.rc), Config{ReturnAfter: short})
+	c, stop := w.start(m.Into(w.rc), Config{ReturnAfter: short})
 	var pools []*v1alpha1.IPPool
 	w.holdUp(c, 3, func() {
 		for range 3 {
@@ -149,7 +131,7 @@ func crashTogether(t *testing.T, m *mortal) (died bool) {
 	apitest.Eventually(t, "the end", func() error {
 		w.check()
 		select {
-		case <-m.dead:
+		case <-m.Dead():
 			died = true
 			return nil
 		default:
@@ -158,7 +140,7 @@ func crashTogether(t *testing.T, m *mortal) (died bool) {
 	})
 	stop()
 	w.check()
-	t.Logf("died: %t, at %s", died, m.what)
+	t.Logf("died: %t, at %s", died, m.Last())
 	_, stop = w.start(w.rc, Config{ReturnAfter: short})
 	apitest.Eventually(t, "the end, with another controller", func() error { w.check(); return all() })
 	for _, p := range pools {

@@ -1,0 +1,71 @@
+//go:build apiserver
+
+package apitest
+
+import (
+	"net/http"
+	"sync"
+
+	"k8s.io/client-go/rest"
+)
+
+// Mortal is a program's connections, which end all at once at one of its writes: before the API server sees it, or after, with the answer
+// lost.
+type Mortal struct {
+	counts func(*http.Request) bool
+	done   bool
+	dead   chan struct{}
+
+	mu   sync.Mutex
+	left int
+	last string
+}
+
+// NewMortal lives through so many of the writes that count; of the next one, done says whether the API server carries it out.
+func NewMortal(counts func(*http.Request) bool, writes int, done bool) *Mortal {
+	return &Mortal{counts: counts, left: writes, done: done, dead: make(chan struct{})}
+}
+
+// Dead is closed at the end.
+func (m *Mortal) Dead() <-chan struct{} { return m.dead }
+
+// Last of the writes.
+func (m *Mortal) Last() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.last
+}
+
+// Into a client's configuration.
+func (m *Mortal) Into(cfg *rest.Config) *rest.Config {
+	return Wrap(cfg, func(next http.RoundTripper, r *http.Request) (*http.Response, error) {
+		lives, dies := m.write(r)
+		if dies && m.done {
+			if resp, err := next.RoundTrip(r); err == nil {
+				resp.Body.Close()
+			}
+		}
+		if !lives {
+			return nil, ErrFault
+		}
+		return next.RoundTrip(r)
+	})
+}
+
+// write says whether a request is one of a program that lives, and whether it dies at this one.
+func (m *Mortal) write(r *http.Request) (lives, dies bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.left < 0 {
+		return false, false
+	}
+	if r.Method == http.MethodGet || !m.counts(r) {
+		return true, false
+	}
+	m.last = r.Method + " " + r.URL.Host + r.URL.Path
+	if m.left--; m.left >= 0 {
+		return true, false
+	}
+	close(m.dead)
+	return false, true
+}
