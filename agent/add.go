@@ -418,12 +418,13 @@ func (t *transaction) mayClaim(ctx context.Context, o ipam.Option) error {
 	return t.Agent.pools.wait(ctx, o.Pool)
 }
 
-// keepOwn returns the address that the interface holds already and that fits the pick, bound to this sandbox; nil if there is none.
+// keepOwn returns the address that the interface holds already and that fits the pick, bound to this sandbox; nil if there is none, or if
+// the claim of it came to nothing and the pod's identity has another.
 func (t *transaction) keepOwn(ctx context.Context, p *ipam.Pool, pick ipam.Pick) (*v1alpha1.IPLease, error) {
 	for _, l := range t.own {
 		addr, err := netip.ParseAddr(l.Spec.Address)
 		fits := err == nil && l.Spec.Pool == p.Name && pick.Allows(addr) && (!pick.Address.IsValid() || pick.Address == addr)
-		if !fits {
+		if !fits || t.unanswered(l) && pick.Among(t.store.Kept(t.claimant), p) {
 			continue
 		}
 		name := l.Name
@@ -436,6 +437,13 @@ func (t *transaction) keepOwn(ctx context.Context, p *ipam.Pool, pick ipam.Pick)
 		}
 	}
 	return nil, nil
+}
+
+// unanswered says whether no ADD was answered with a lease that an earlier sandbox of the pod holds, by the journal: its claim landed
+// when that ADD had been given up.
+func (t *transaction) unanswered(l *v1alpha1.IPLease) bool {
+	h := t.claimant.Holder
+	return t.journal.Keeps() && !ipam.SameSandbox(l, h.ContainerID, h.Interface) && t.journal.OfLease(l.Name) == nil
 }
 
 // dropRest frees what the interface held and no longer gets, nor its identity. What a delegate gave to an earlier sandbox goes by the DEL

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -175,6 +176,43 @@ func TestStrayReservationIsGivenUp(t *testing.T) {
 	if err != nil || l.Spec.Identity != nil || l.Labels[v1alpha1.LabelIdentity] != "" {
 		t.Errorf("once its earlier pod has gone, %+v is kept for the identity again: %v", l, err)
 	}
+}
+
+// A claim that landed after its ADD was given up is not what a later sandbox of the pod keeps, if the identity has an address.
+func TestUnansweredClaim(t *testing.T) {
+	r := newRig(t, `a: {subnets: [{cidr: 10.6.0.0/24}]}`)
+	r.stop()
+	r.conf.Journal = filepath.Join(t.TempDir(), "journal")
+	r.start()
+	p := r.member("db-0", "berth.dev/ippool=$a")
+	at := r.add(p, "s2", "net1")
+	l, err := r.leases.Get(t.Context(), r.name+"."+at, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.del(p, "s2", "net1")
+	late := "10.6.0.77"
+	if at == late {
+		late = "10.6.0.78"
+	}
+	l = &v1alpha1.IPLease{ObjectMeta: metav1.ObjectMeta{Name: r.name + "." + late, Labels: l.Labels}, Spec: l.Spec}
+	l.Spec.Address, l.Spec.Holder.ContainerID = late, "s1"
+	if _, err := r.leases.Create(t.Context(), l, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	apitest.Eventually(t, "the agent knows of it", func() error {
+		if len(r.store.HeldByPod(p.UID, "net1")) != 1 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	if got := r.add(p, "s3", "net1"); got != at {
+		t.Errorf("%s, had %s", got, at)
+	}
+	r.wantBound(at + " db-0/net1/s3")
+	r.phase(late, v1alpha1.LeaseReleased)
+	r.add(p, "s4", "net1") // what was answered it keeps
+	r.wantBound(at + " db-0/net1/s4")
 }
 
 // An agent that knows of one of an identity's two addresses asks for the other.

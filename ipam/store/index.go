@@ -285,7 +285,16 @@ func prefer(a, b *v1alpha1.IPLease) bool {
 		}
 		return 0
 	}
-	return cmp.Or(cmp.Compare(rank(a), rank(b)), written(b, a)) < 0
+	return cmp.Or(cmp.Compare(rank(a), rank(b)), given(b, a)) < 0
+}
+
+// given compares two leases by which an identity came to have last: of one pod's, that which it claimed last; the other may be a claim that
+// landed late, of which nothing was heard.
+func given(a, b *v1alpha1.IPLease) int {
+	if x, y := a.Spec.Holder, b.Spec.Holder; x != nil && y != nil && x.UID == y.UID {
+		return cmp.Or(boundAt(a).Compare(boundAt(b)), written(a, b))
+	}
+	return written(a, b)
 }
 
 // written compares two leases by their last writes, in the API server's order: nodes' clocks need not agree.

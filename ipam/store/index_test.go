@@ -9,6 +9,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/ipam"
@@ -216,6 +217,32 @@ func TestLastAddress(t *testing.T) {
 	for _, want := range []string{"10.0.0.4", "10.0.0.3", "10.0.0.2", "10.0.0.1", "10.0.0.5"} {
 		if a, _, err := begin(x, p, h); err != nil || a.String() != want {
 			t.Errorf("%s, %v; want %s", a, err, want)
+		}
+	}
+}
+
+// Of two leases that are reserved for an identity, one counts.
+func TestPrefer(t *testing.T) {
+	reserved := func(version, uid string, bound int64) *v1alpha1.IPLease {
+		l := lease(1, "p", version, v1alpha1.LeaseReserved, "me", "a")
+		l.Spec.Identity = &v1alpha1.LeaseIdentity{Ends: v1alpha1.EndsWithOwner}
+		l.Spec.Holder.UID, l.Spec.BoundAt = types.UID(uid), &metav1.Time{Time: time.Unix(bound, 0)}
+		return l
+	}
+	operators := reserved("1", "x", 1)
+	operators.Spec.Identity.Ends = ""
+	held := reserved("99", "x", 99)
+	held.Spec.Phase = bound
+	for name, pair := range map[string][2]*v1alpha1.IPLease{
+		"a person's before the identity's":               {operators, reserved("9", "x", 9)},
+		"what is reserved before what is held":           {reserved("1", "x", 1), held},
+		"of several pods, what was written last":         {reserved("9", "x", 1), reserved("8", "y", 2)},
+		"of one pod, what it claimed last":               {reserved("8", "x", 2), reserved("9", "x", 1)},
+		"of one pod, claimed at once, what is newer":     {reserved("9", "x", 1), reserved("8", "x", 1)},
+		"of several pods, whatever the clocks say of it": {reserved("9", "x", 1), reserved("8", "y", 1000)},
+	} {
+		if !prefer(pair[0], pair[1]) || prefer(pair[1], pair[0]) {
+			t.Error(name)
 		}
 	}
 }
