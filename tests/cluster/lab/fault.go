@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/berthdev/berth/tests/cluster/controlplane"
 	"github.com/berthdev/berth/tests/cluster/fabric"
@@ -61,6 +62,29 @@ func (l *Lab) Start(ctx context.Context, member string) error {
 		return err
 	}
 	return n.StartDaemons(l.table)
+}
+
+// Proxy changes the mode of one node's kube-proxy, until `lab down`.
+func (l *Lab) Proxy(name, mode string) error {
+	if !slices.Contains(proxyModes, mode) {
+		return fmt.Errorf("proxy mode %q: want %s", mode, strings.Join(proxyModes, ", "))
+	}
+	unlock, err := l.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := l.running(); err != nil {
+		return err
+	}
+	n, err := l.node(name)
+	if err != nil {
+		return err
+	}
+	if err := n.Attach(l.table); err != nil {
+		return err
+	}
+	return n.SetProxy(l.table, mode)
 }
 
 func isPart(member string) bool {

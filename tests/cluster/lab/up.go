@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,13 +21,13 @@ import (
 	"github.com/berthdev/berth/tests/cluster/proc"
 )
 
+var proxyModes = []string{"nftables", "iptables", "none"}
+
 // Up brings the lab up and returns when nodes and DNS are ready. No proxy mode
 // means nftables, or whatever a lab that is up already has.
 func (l *Lab) Up(ctx context.Context, proxyMode string) error {
-	switch proxyMode {
-	case "", "nftables", "iptables", "none":
-	default:
-		return fmt.Errorf("proxy mode %q: want nftables, iptables or none", proxyMode)
+	if proxyMode != "" && !slices.Contains(proxyModes, proxyMode) {
+		return fmt.Errorf("proxy mode %q: want %s", proxyMode, strings.Join(proxyModes, ", "))
 	}
 	unlock, err := l.lock()
 	if err != nil {

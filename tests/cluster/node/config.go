@@ -45,7 +45,7 @@ func (n *Node) writeRuntimeConfig() error {
 }
 
 func (n *Node) writeProxyConfig() error {
-	return n.render("kube-proxy.yaml", filepath.Join(n.Dir, "kube-proxy.yaml"), nil)
+	return n.render("kube-proxy.yaml", n.proxyConfig(), nil)
 }
 
 func (n *Node) writeKubeletConfig(caFile string, serving pki.Pair) error {

@@ -6,7 +6,9 @@ package node
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -198,11 +200,44 @@ func (n *Node) StartDaemons(t *proc.Table) error {
 		fmt.Sprintf("--node-labels=zone=%[1]s,topology.kubernetes.io/zone=%[1]s", n.Zone.Name)); err != nil {
 		return err
 	}
-	if n.ProxyMode == "none" {
+	return n.startProxy(t)
+}
+
+func (n *Node) proxyConfig() string { return filepath.Join(n.Dir, "kube-proxy.yaml") }
+
+// startProxy starts kube-proxy, unless the node has none.
+func (n *Node) startProxy(t *proc.Table) error {
+	if config, err := os.Stat(n.proxyConfig()); errors.Is(err, fs.ErrNotExist) || err == nil && config.Size() == 0 {
 		return nil
 	}
-	return n.start(t, "kube-proxy", filepath.Join(n.Bin, "kube-proxy"),
-		"--config="+filepath.Join(n.Dir, "kube-proxy.yaml"), "--hostname-override="+n.Name)
+	return n.start(t, "kube-proxy", filepath.Join(n.Bin, "kube-proxy"), "--config="+n.proxyConfig(), "--hostname-override="+n.Name)
+}
+
+// SetProxy has kube-proxy run in another mode, whose start takes away the rules of the mode before; or, with none, take all away and not
+// run.
+func (n *Node) SetProxy(t *proc.Table, mode string) error {
+	if p, ok := t.Lookup(n.Name + " kube-proxy"); ok {
+		if p.Alive() { // it is nsenter, whose end does not end what it has started in the node's process namespace
+			if err := n.run("pkill", "-KILL", "-x", "kube-proxy"); err != nil {
+				return err
+			}
+		}
+		if err := t.Kill(n.Name + " kube-proxy"); err != nil {
+			return err
+		}
+	}
+	if mode == "none" {
+		// Emptied, not removed: where /opt has the lab's files, the node goes on to see one that is replaced there.
+		if err := os.WriteFile(n.proxyConfig(), nil, 0o644); err != nil {
+			return err
+		}
+		return n.run(filepath.Join(n.Bin, "kube-proxy"), "--cleanup")
+	}
+	n.ProxyMode = mode
+	if err := n.writeProxyConfig(); err != nil {
+		return err
+	}
+	return n.startProxy(t)
 }
 
 // Kill ends the node as a loss of power does: all its processes, mounts and

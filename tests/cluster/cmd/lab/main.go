@@ -27,6 +27,7 @@ const usage = `usage: lab COMMAND [flags]
   apiserver start PART  start it again, with its data
   kill MEMBER      end node-a, node-b, etcd or kube-apiserver as a loss of power does
   start MEMBER     start it again, with its disk
+  proxy NODE MODE  change the mode of one node's kube-proxy: nftables, iptables or none
   load IMAGE.tar   import an image archive into both nodes
   exec NODE -- CMD run a command on a node (also: router, control)
   kubectl -- ARGS  kubectl as administrator
@@ -109,6 +110,11 @@ func run(ctx context.Context, args []string) error {
 			return l.Kill(o.args[0])
 		}
 		return l.Start(ctx, o.args[0])
+	case "proxy":
+		if len(o.args) != 2 {
+			return fmt.Errorf("proxy: want NODE nftables|iptables|none")
+		}
+		return l.Proxy(o.args[0], o.args[1])
 	case "load":
 		if len(o.args) == 0 {
 			return fmt.Errorf("load: which image archive?")

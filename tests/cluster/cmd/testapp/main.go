@@ -13,9 +13,11 @@ import (
 
 const usage = `usage: testapp COMMAND
 
-  serve                                HTTP :8080, UDP echo :8081, TCP echo :8082, TCP sink :8083
+  serve                                who asked: HTTP, UDP, SCTP :8080; UDP echo :8081, TCP echo :8082, TCP sink :8083
   get [--timeout 5s] [-4|-6] URL       fetch URL; exit 0 only for status 200
   udp [--timeout 2s] HOST:PORT [TEXT]  send a datagram, print the answer
+  who [--timeout 5s] [--size 1] tcp|udp|sctp HOST:PORT    who asks, as the server sees it, as JSON
+  pmtu [--timeout 2s] HOST:PORT        the MTU of the path, once datagrams have met a link that takes less than was known
   addrs                                addresses of this pod, as JSON
   routes                               routes of this pod
   bench-rr [-n 10000] [--udp] HOST:PORT      round trips to the echo server (:8082, with --udp :8081), as JSON
@@ -28,6 +30,8 @@ var commands = map[string]func(context.Context, []string) error{
 	"serve":        serve,
 	"get":          get,
 	"udp":          udp,
+	"who":          who,
+	"pmtu":         pmtu,
 	"addrs":        addrs,
 	"routes":       routes,
 	"bench-rr":     benchRR,

@@ -25,7 +25,7 @@ type Answer struct {
 }
 
 func serve(ctx context.Context, _ []string) error {
-	ended := make(chan error, 4)
+	ended := make(chan error, 8)
 	server := &http.Server{Addr: ":8080", Handler: http.HandlerFunc(answer), ReadHeaderTimeout: 10 * time.Second}
 	go func() { ended <- server.ListenAndServe() }()
 
@@ -34,6 +34,21 @@ func serve(ctx context.Context, _ []string) error {
 		return err
 	}
 	go func() { ended <- echoPackets(packets) }()
+	asked, err := net.ListenUDP("udp", &net.UDPAddr{Port: 8080})
+	if err != nil {
+		return err
+	}
+	go func() { ended <- whoPackets(asked) }()
+	for _, network := range []string{"ip4:132", "ip6:132"} {
+		c, err := net.ListenIP(network, nil)
+		if errors.Is(err, os.ErrPermission) {
+			continue // raw sockets are a privilege
+		}
+		if err != nil {
+			return err
+		}
+		go func() { ended <- whoAssociations(c, network) }()
+	}
 	for port, handle := range map[string]func(net.Conn){
 		":8082": func(c net.Conn) { _, _ = io.Copy(c, c) },
 		":8083": func(c net.Conn) { _, _ = io.Copy(io.Discard, c) },
@@ -44,7 +59,7 @@ func serve(ctx context.Context, _ []string) error {
 		}
 		go func() { ended <- accept(ln, handle) }()
 	}
-	fmt.Println("testapp: HTTP on :8080, UDP echo on :8081, TCP echo on :8082, TCP sink on :8083")
+	fmt.Println("testapp: HTTP on :8080 (UDP, SCTP too), UDP echo on :8081, TCP echo on :8082, TCP sink on :8083")
 	select {
 	case err := <-ended:
 		return err
@@ -53,23 +68,28 @@ func serve(ctx context.Context, _ []string) error {
 	}
 }
 
-func answer(w http.ResponseWriter, r *http.Request) {
+func newAnswer(remote, proto string) Answer {
 	host, _ := os.Hostname()
-	a := Answer{
-		Hostname: host,
-		Node:     os.Getenv("NODE_NAME"),
-		Pod:      os.Getenv("POD_NAME"),
-		Remote:   r.RemoteAddr,
-		Proto:    r.Proto,
-		Path:     r.URL.Path,
-		Time:     time.Now().UTC(),
-	}
+	return Answer{Hostname: host, Node: os.Getenv("NODE_NAME"), Pod: os.Getenv("POD_NAME"), Remote: remote, Proto: proto, Time: time.Now().UTC()}
+}
+
+func answer(w http.ResponseWriter, r *http.Request) {
+	a := newAnswer(r.RemoteAddr, r.Proto)
+	a.Path = r.URL.Path
 	if local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
 		a.Local = local.String()
 	}
 	w.Header().Set("Content-Type", "application/json")
 	fmt.Printf("%s %s from %s\n", r.Method, r.URL.Path, r.RemoteAddr)
 	_ = json.NewEncoder(w).Encode(a)
+}
+
+// answerTo a packet.
+func answerTo(remote, local, proto string) []byte {
+	a := newAnswer(remote, proto)
+	a.Local = local
+	b, _ := json.Marshal(a) // strings and a time
+	return b
 }
 
 func echoPackets(c net.PacketConn) error {

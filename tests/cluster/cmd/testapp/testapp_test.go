@@ -1,10 +1,13 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -47,6 +50,35 @@ func TestUDPEcho(t *testing.T) {
 	go func() { _ = echoPackets(c) }()
 	if err := udp(t.Context(), []string{c.LocalAddr().String(), "hello"}); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestWhoUDP(t *testing.T) {
+	c, err := net.ListenUDP("udp", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	go func() { _ = whoPackets(c) }()
+	port := strconv.Itoa(c.LocalAddr().(*net.UDPAddr).Port)
+	for _, host := range []string{"127.0.0.1", "127.0.0.2", "::1"} { // the answer comes from whichever was asked
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		a, err := whoUDP(ctx, net.JoinHostPort(host, port), 9000)
+		cancel()
+		if err != nil || a.Proto != "UDP" || a.Remote == "" || a.Local != host {
+			t.Errorf("asked at %s: %+v, %v", host, a, err)
+		}
+	}
+}
+
+func TestSCTP(t *testing.T) {
+	want := sctpPacket{from: 1, to: 2, tag: 3, initTag: 4, kind: sctpInitAck, padding: []byte("hello")}
+	b := want.bytes()
+	if got, ok := parseSCTP(b); !ok || len(b)%4 != 0 || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	for n := range b {
+		parseSCTP(b[:n])
 	}
 }
 
