@@ -11,6 +11,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/berthdev/berth/api/v1alpha1"
@@ -146,6 +147,37 @@ func TestAway(t *testing.T) {
 		t.Errorf("a pod that was never touched has %v, %v before", again, kept)
 	}
 	samePath(t, func(netip.Addr) bool { return true }) // no other test runs beside
+}
+
+// restoresAgents returns what changes the agents' container and waits for them; when the test ends, they are as they were.
+func restoresAgents(t *testing.T) (change func(func(*corev1.Container))) {
+	t.Helper()
+	var ds appsv1.DaemonSet
+	must(t, on.Get(t.Context(), client.ObjectKey{Namespace: berthNamespace, Name: agentName}, &ds))
+	before := ds.Spec.Template
+	set := func(template corev1.PodTemplateSpec) {
+		patch := client.MergeFrom(ds.DeepCopy())
+		ds.Spec.Template = template
+		must(t, on.Patch(context.Background(), &ds, patch))
+		rolledOut(t, "daemonset/"+agentName)
+	}
+	changed := *before.DeepCopy()
+	t.Cleanup(func() { set(before) })
+	return func(edit func(*corev1.Container)) {
+		edit(&changed.Spec.Containers[0])
+		set(changed)
+	}
+}
+
+// apiByAddress has the agents reach the API server without Services, as docs/operations.md says, where nodes have no kube-proxy.
+func apiByAddress(t *testing.T) func(*corev1.Container) {
+	t.Helper()
+	var at discoveryv1.EndpointSlice
+	must(t, on.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: "kubernetes"}, &at))
+	return func(c *corev1.Container) {
+		c.Env = append(c.Env, corev1.EnvVar{Name: "KUBERNETES_SERVICE_HOST", Value: at.Endpoints[0].Addresses[0]},
+			corev1.EnvVar{Name: "KUBERNETES_SERVICE_PORT", Value: fmt.Sprint(*at.Ports[0].Port)})
+	}
 }
 
 // withoutAgent takes the agent away from a node, and returns what brings it back.

@@ -4,7 +4,7 @@
 //	go test ./tests/e2e -count=1                        a lab of its own, brought up and taken down (make test-e2e does this)
 //	go test ./tests/e2e -count=1 -keep                  the same, but the lab stays
 //	go test ./tests/e2e -count=1 -reuse -run TestZones  on the lab that stayed, with the Berth that is installed there
-//	go test ./tests/e2e -count=1 -proxy-mode none -run TestOwnProxy    on a lab without kube-proxy
+//	go test ./tests/e2e -count=1 -proxy-mode iptables   on a lab whose nodes have kube-proxy in another mode, or none
 //
 // Tests that disturb a whole node run one after the other. Those that call newSpace alone run side by side, after them.
 package e2e

@@ -60,18 +60,21 @@ func (s *space) service(name string, p *corev1.Pod) {
 	s.serve(name, map[string]string{"backend-of": name})
 }
 
-// serve a selector of pods by a Service of both families.
-func (s *space) serve(name string, pods map[string]string) *corev1.Service {
+// serve a selector of pods by a Service of both families, at these ports, or at those of testapp that answer most.
+func (s *space) serve(name string, pods map[string]string, ports ...corev1.ServicePort) *corev1.Service {
 	s.Helper()
 	svc := &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: s.name},
 		Spec: corev1.ServiceSpec{
 			Selector: pods, IPFamilyPolicy: new(corev1.IPFamilyPolicyRequireDualStack),
-			Ports: []corev1.ServicePort{
-				{Name: "http", Port: 80, TargetPort: port(8080)},
-				{Name: "udp", Port: 8081, TargetPort: port(8081), Protocol: corev1.ProtocolUDP},
-			},
+			Ports: ports,
 		},
+	}
+	if len(ports) == 0 {
+		svc.Spec.Ports = []corev1.ServicePort{
+			{Name: "http", Port: 80, TargetPort: port(8080)},
+			{Name: "udp", Port: 8081, TargetPort: port(8081), Protocol: corev1.ProtocolUDP},
+		}
 	}
 	must(s, on.Create(s.Context(), svc))
 	return svc
