@@ -42,12 +42,7 @@ func TestSourceGuard(t *testing.T) {
 		own := lease(p)
 		other := s.addr4("a", 200+len(name))
 		asked := func(from netip.Addr) error {
-			nodeA.run(t, "sh", "-c", fmt.Sprintf(`for ns in /run/netns/cni-*; do
-				nsenter --net=$ns ip -o address show dev net1 2>/dev/null | grep -q ' %s/' || continue
-				nsenter --net=$ns ip address replace %s/16 dev net1
-				nsenter --net=$ns ip route replace %s dev net1 src %[2]s
-				exit
-			done; exit 9`, own, from, to))
+			nodeA.sendAs(t, "net1", own, from, to)
 			_, err := s.exec(p, "testapp", "udp", netip.AddrPortFrom(to, 8081).String())
 			return err
 		}
@@ -58,4 +53,15 @@ func TestSourceGuard(t *testing.T) {
 	}
 	refused := s.pod("refused", onNode(nodeA), secondOf(required), note("berth.dev/source-guard", "Disabled"))
 	s.event(refused, "AddressNotAssigned", "berth.dev/source-guard is Disabled", required, "sourceGuard Required")
+}
+
+// sendAs has the pod of the node whose interface has an address send from another.
+func (n node) sendAs(t testing.TB, ifName string, own, from, to netip.Addr) {
+	t.Helper()
+	n.run(t, "sh", "-c", fmt.Sprintf(`for ns in /run/netns/cni-*; do
+		nsenter --net=$ns ip -o address show dev %[1]s 2>/dev/null | grep -q ' %[2]s/' || continue
+		nsenter --net=$ns ip address replace %[3]s/16 dev %[1]s
+		nsenter --net=$ns ip route replace %[4]s dev %[1]s src %[3]s
+		exit
+	done; exit 9`, ifName, own, from, to))
 }
