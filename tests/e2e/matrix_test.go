@@ -197,12 +197,12 @@ func (m *matrixSpace) asks(c *asker, mode string, ownerRoutes bool, node []netip
 			if backend == "nobody" {
 				continue
 			}
-			cells = append(cells,
-				cell{"who -size 9000 udp " + to, answer(socket)},
-				cell{"who sctp " + to, answer(steered)})
 			if backend == "first-b" {
 				cells = append(cells, cell{"pmtu " + to, seen(fmt.Sprint(mtu))})
 			}
+			cells = append(cells,
+				cell{"who -size 9000 udp " + to, answer(socket)}, // IPv6: in fragments of the MTU that is known
+				cell{"who sctp " + to, answer(steered)})
 		}
 	}
 	var script strings.Builder
