@@ -5,9 +5,7 @@ package docs
 import (
 	"encoding/json"
 	"fmt"
-	"io/fs"
 	"maps"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,18 +15,11 @@ import (
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/types"
-	"github.com/google/go-cmp/cmp"
-	corev1 "k8s.io/api/core/v1"
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
-	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/bpf"
 	"github.com/berthdev/berth/bpf/sock"
-	"github.com/berthdev/berth/delegate"
-	"github.com/berthdev/berth/ipam"
-	"github.com/berthdev/berth/nad"
 )
 
 const (
@@ -312,117 +303,6 @@ func TestMessages(t *testing.T) {
 	}
 }
 
-// TestExamples: what can be applied is right.
-func TestExamples(t *testing.T) {
-	pools := 0
-	for _, page := range pages {
-		for _, block := range all(regexp.MustCompile("(?s)\n```yaml\n(.*?)```"), read(t, page)) {
-			for doc := range strings.SplitSeq(block, "\n---\n") {
-				pools += example(t, page, doc)
-			}
-		}
-	}
-	files, err := filepath.Glob("examples/*.yaml")
-	if err != nil || len(files) == 0 {
-		t.Errorf("no examples: %v", err)
-	}
-	for _, file := range files {
-		for doc := range strings.SplitSeq(read(t, file), "\n---\n") {
-			pools += example(t, file, doc)
-		}
-	}
-	if pools < 6 {
-		t.Errorf("only %d pools found", pools)
-	}
-}
-
-func example(t *testing.T, page, doc string) (pools int) {
-	t.Helper()
-	var kind struct{ Kind string }
-	if yaml.Unmarshal([]byte(doc), &kind) != nil || kind.Kind == "" { // annotations, line by line
-		for line := range strings.SplitSeq(doc, "\n") {
-			annotation(t, page, line)
-		}
-		return 0
-	}
-	var err error
-	switch kind.Kind {
-	case "IPPool":
-		var p v1alpha1.IPPool
-		if err = yaml.UnmarshalStrict([]byte(doc), &p); err == nil {
-			_, err = ipam.Compile(&p)
-		}
-		pools = 1
-	case "IPLease":
-		var l v1alpha1.IPLease
-		if err = yaml.UnmarshalStrict([]byte(doc), &l); err == nil {
-			if want := ipam.LeaseName(l.Spec.Network, netip.MustParseAddr(l.Spec.Address)); l.Name != want {
-				err = fmt.Errorf("lease is named %s, want %s", l.Name, want)
-			}
-		}
-	case "NetworkAttachmentDefinition":
-		var n struct{ Spec struct{ Config string } }
-		if err = yaml.Unmarshal([]byte(doc), &n); err == nil {
-			_, err = delegate.ParseConfig([]byte(n.Spec.Config))
-		}
-	case "Namespace", "Service", "IPAMClaim", "ClusterRole": // Berth has no word in them
-	case "Netspace":
-		var n v1alpha1.Netspace
-		err = yaml.UnmarshalStrict([]byte(doc), &n)
-	case "HostNetwork":
-		var h v1alpha1.HostNetwork
-		err = yaml.UnmarshalStrict([]byte(doc), &h)
-	case "Subnet":
-		var s v1alpha1.Subnet
-		err = yaml.UnmarshalStrict([]byte(doc), &s)
-	case "DaemonSet", "Deployment", "StatefulSet", "VirtualMachine":
-		var w struct {
-			Metadata metav1.ObjectMeta
-			Spec     struct{ Template corev1.PodTemplateSpec }
-		}
-		if err = yaml.Unmarshal([]byte(doc), &w); err == nil {
-			_, _, err = nad.Resolve(nad.Input{PodAnnotations: w.Spec.Template.Annotations, Namespace: w.Metadata.Namespace, IfName: "net1"})
-		}
-	case "Pod":
-		var p corev1.Pod
-		if err = yaml.UnmarshalStrict([]byte(doc), &p); err == nil {
-			_, _, err = nad.Resolve(nad.Input{PodAnnotations: p.Annotations, Namespace: p.Namespace, IfName: "eth0"})
-		}
-	default:
-		err = fmt.Errorf("kind %s is not checked", kind.Kind)
-	}
-	if err != nil {
-		t.Errorf("%s: %v\n%s", page, err, doc)
-	}
-	return pools
-}
-
-// annotation that stands alone, on a pod with the networks that the pages speak of.
-func annotation(t *testing.T, page, line string) {
-	t.Helper()
-	var one map[string]string
-	if yaml.Unmarshal([]byte(line), &one) != nil || len(one) == 0 {
-		return
-	}
-	pod := map[string]string{"k8s.v1.cni.cncf.io/networks": "underlay, store"}
-	maps.Copy(pod, one)
-	if _, _, err := nad.Resolve(nad.Input{PodAnnotations: pod, Namespace: "demo", IfName: "eth0"}); err != nil {
-		t.Errorf("%s: %q: %v", page, line, err)
-	}
-}
-
-// TestIPAMExamples: the ipam sections in JSON.
-func TestIPAMExamples(t *testing.T) {
-	for _, page := range pages {
-		for _, section := range all(regexp.MustCompile(`(?m)^(\{"type": "berth".*\})$`), read(t, page)) {
-			conf, _ := json.Marshal(map[string]any{"cniVersion": "1.0.0", "name": "n", "type": "macvlan", "ipam": json.RawMessage(section)})
-			if _, err := delegate.ParseConfig(conf); err != nil {
-				t.Errorf("%s: %v", page, err)
-			}
-		}
-	}
-}
-
 // TestModules: the picture of the modules is what imports what.
 func TestModules(t *testing.T) {
 	var drawn []string
@@ -477,145 +357,4 @@ func TestNames(t *testing.T) {
 			}
 		}
 	}
-}
-
-// TestLinks: each relative link leads to a file, and each anchor to a heading of it.
-func TestLinks(t *testing.T) {
-	for _, page := range pages {
-		for _, target := range all(regexp.MustCompile(`\]\(([^)]+)\)`), withoutCode(read(t, page))) {
-			if strings.Contains(target, "://") {
-				continue
-			}
-			path, anchor, _ := strings.Cut(target, "#")
-			to := page
-			if path != "" {
-				to = filepath.Join(filepath.Dir(page), path)
-			}
-			if _, err := os.Stat(to); err != nil {
-				t.Errorf("%s: link %s: %v", page, target, err)
-				continue
-			}
-			if anchor != "" && !slices.Contains(anchors(read(t, to)), anchor) {
-				t.Errorf("%s: link %s: no such heading", page, target)
-			}
-		}
-	}
-}
-
-// anchors of the headings, as GitHub makes them.
-func anchors(text string) (out []string) {
-	for _, h := range all(regexp.MustCompile(`(?m)^#+ (.*)$`), withoutCode(text)) {
-		h = regexp.MustCompile(`[^\w\- ]`).ReplaceAllString(strings.ToLower(h), "")
-		out = append(out, strings.ReplaceAll(h, " ", "-"))
-	}
-	return out
-}
-
-func withoutCode(text string) string {
-	return regexp.MustCompile("(?sm)^```.*?^```").ReplaceAllString(text, "")
-}
-
-// section of a page: from its heading to the next of the same or a higher rank.
-func section(t *testing.T, page, heading string) string {
-	t.Helper()
-	rank := 0
-	var b strings.Builder
-	for line := range strings.Lines(read(t, page)) {
-		if hashes, text, ok := strings.Cut(strings.TrimSpace(line), " "); ok && hashes != "" && strings.Trim(hashes, "#") == "" {
-			switch {
-			case rank == 0 && text == heading:
-				rank = len(hashes)
-			case rank > 0 && len(hashes) <= rank:
-				return b.String()
-			}
-		}
-		if rank > 0 {
-			b.WriteString(line)
-		}
-	}
-	if rank == 0 {
-		t.Fatalf("%s has no section %q", page, heading)
-	}
-	return b.String()
-}
-
-// table gives the cells of all rows of the tables in a text.
-func table(text string) (rows [][]string) {
-	for line := range strings.Lines(text) {
-		line = strings.TrimSpace(line)
-		if !strings.HasPrefix(line, "|") || strings.HasPrefix(line, "|---") {
-			continue
-		}
-		cells := strings.Split(strings.Trim(line, "|"), "|")
-		for i := range cells {
-			cells[i] = strings.TrimSpace(cells[i])
-		}
-		if regexp.MustCompile(`^[a-z ]*$`).MatchString(strings.Join(cells, "")) {
-			continue // head
-		}
-		rows = append(rows, cells)
-	}
-	return rows
-}
-
-// all matches, of the first group if there is one.
-func all(re *regexp.Regexp, text string) (out []string) {
-	for _, m := range re.FindAllStringSubmatch(text, -1) {
-		out = append(out, m[len(m)-1])
-	}
-	return out
-}
-
-// same compares two sets of names.
-func same(t *testing.T, what string, code, page []string) {
-	t.Helper()
-	clean := func(list []string) []string {
-		list = slices.Sorted(slices.Values(list))
-		return slices.Compact(list)
-	}
-	if len(code) == 0 {
-		t.Errorf("%s: nothing found in the code", what)
-	}
-	if diff := cmp.Diff(clean(code), clean(page)); diff != "" {
-		t.Errorf("%s: -code +page\n%s", what, diff)
-	}
-}
-
-func read(t *testing.T, page string) string {
-	t.Helper()
-	b, err := os.ReadFile(page)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
-}
-
-// source is the text of all Go files below, tests left out.
-func source(t *testing.T, dirs ...string) string {
-	t.Helper()
-	return goFiles(t, false, dirs...)
-}
-
-func goFiles(t *testing.T, tests bool, dirs ...string) string {
-	t.Helper()
-	var b strings.Builder
-	for _, dir := range dirs {
-		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-			switch {
-			case err != nil:
-				return err
-			case d.IsDir() && d.Name() != ".." && strings.HasPrefix(d.Name(), "."):
-				return fs.SkipDir
-			case d.IsDir() || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") != tests:
-				return nil
-			}
-			text, err := os.ReadFile(path)
-			b.Write(text)
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	return b.String()
 }

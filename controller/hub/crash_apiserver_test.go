@@ -5,16 +5,19 @@ package hub
 import (
 	"fmt"
 	"net/http"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/ipam/carve"
 	"github.com/berthdev/berth/ipam/store/apitest"
 )
 
 // TestCrash ends a member's controller at each of its writes in turn, here and in the hub, while it makes, grows, shrinks and takes back a
-// pool of pairs in two blocks, and has the other member want the same Subnet. Nothing may be in two hands then, and the next controller must
-// come to the same end.
+// pool of pairs in two blocks, and has the other member take all that is left in the hub. Nothing may be in two hands then, and the next
+// controller must come to the same end.
 func TestCrash(t *testing.T) {
 	for _, op := range []struct {
 		name     string
@@ -39,9 +42,10 @@ func TestCrash(t *testing.T) {
 	}
 }
 
-// counts says whether a write is one of blocks, pools or Subnets.
+// counts says whether a write is one of blocks, pools or Subnets, or the claim of a name. Signs of life come whenever they do.
 func counts(r *http.Request) bool {
-	return strings.Contains(r.URL.Path, "/berth.dev/") && !strings.HasSuffix(r.URL.Path, "/status")
+	sign := r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/hubmembers/")
+	return strings.Contains(r.URL.Path, "/berth.dev/") && !strings.HasSuffix(r.URL.Path, "/status") && !sign
 }
 
 func crash(t *testing.T, from, to int32, m *apitest.Mortal) bool {
@@ -96,7 +100,11 @@ func crash(t *testing.T, from, to int32, m *apitest.Mortal) bool {
 
 	b.start(nil)
 	b.wantInStep(s, "True InStep")
-	q := b.pool(s, 200)
+	all := 254 * w.unclaimed("10.6.%d.0", "fd00:6::%d00") // of what is left, and so at least one address of each block
+	q := b.pool(s, all)
+	b.wantHas(q, int(2*all))
+	w.check()
+	b.resize(q, 200)
 	stop = a.start(nil)
 	b.wantHas(q, 400)
 	apitest.Eventually(t, "the end, with another controller", settled)
@@ -109,4 +117,19 @@ func crash(t *testing.T, from, to int32, m *apitest.Mortal) bool {
 	a.wantFree(s, "1022 + 1022")
 	stop()
 	return died
+}
+
+// unclaimed is how many pairs of the first four blocks of two CIDRs are nobody's in the hub.
+func (w *world) unclaimed(cidrs ...string) (n int32) {
+	w.Helper()
+	claimed := map[string]bool{}
+	for _, b := range w.hub.blocks() {
+		claimed[b.Name] = true
+	}
+	for i := range 4 {
+		if !slices.ContainsFunc(cidrs, func(c string) bool { return claimed[carve.Name(w.network, netip.MustParseAddr(fmt.Sprintf(c, i)))] }) {
+			n++
+		}
+	}
+	return n
 }
