@@ -4,6 +4,7 @@ package hub
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/netip"
@@ -48,6 +49,19 @@ func (c *cluster) gate(first bool, of func(method, body string) bool) *gate {
 }
 
 func deletion(method, _ string) bool { return method == http.MethodDelete }
+
+// wait until something is held.
+func (g *gate) wait() {
+	g.to.Helper()
+	apitest.Eventually(g.to.T, "a write to "+g.to.name, func() error {
+		select {
+		case <-g.held:
+			return nil
+		default:
+			return errors.New("there is none")
+		}
+	})
+}
 
 // open the gate; it gives the answer to what was held first.
 func (g *gate) open() int {
@@ -129,8 +143,8 @@ func TestLate(t *testing.T) {
 		a.start(func(rc *rest.Config) *rest.Config { return opening.into(last.into(rc)) })
 		a.wantInStep(s, "True InStep")
 		p := a.pool(s, 20)
-		<-opening.held
-		<-last.held // it returns, and is gone in the hub
+		opening.wait()
+		last.wait() // it returns, and is gone in the hub
 
 		b.start(nil)
 		b.wantInStep(s, "True InStep")
@@ -159,7 +173,7 @@ func TestLate(t *testing.T) {
 		p := a.pool(s, 20)
 		a.wantHas(p, 20)
 		a.remove(p)
-		<-back.held
+		back.wait()
 
 		b.start(nil)
 		b.wantInStep(s, "True InStep")
@@ -194,7 +208,7 @@ func TestLate(t *testing.T) {
 		stray.Name, stray.Spec.Network, stray.Spec.First, stray.Spec.Cluster = carve.Name(w.network, first), w.network, first.String(), a.name
 		stray.Annotations = map[string]string{v1alpha1.AnnotationClusterUID: string(ns.UID)}
 		w.hub.create(stray)
-		<-back.held
+		back.wait()
 
 		p := a.pool(s, 20)
 		a.wantCarved(p, "False SubnetExhausted")

@@ -86,6 +86,33 @@ func TestTable(t *testing.T) {
 	}
 }
 
+// A process that ended by itself and was started again is one, not two.
+func TestStartAgain(t *testing.T) {
+	dir := t.TempDir()
+	table, err := Open(filepath.Join(dir, "processes.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended, err := table.Start("part", filepath.Join(dir, "part.log"), []string{"true"}, nil)
+	if err == nil {
+		err = ended.waitEnd()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := table.Start("part", filepath.Join(dir, "part.log"), []string{"sleep", "1000"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.KillAll()
+	if err := table.Kill("part"); err != nil || p.Alive() {
+		t.Errorf("alive %v after Kill: %v", p.Alive(), err)
+	}
+	if all := table.All(); len(all) != 0 {
+		t.Errorf("after Kill the table has %v", all)
+	}
+}
+
 func TestOpenDamaged(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "processes.json")
 	if err := os.WriteFile(path, []byte("{"), 0o644); err != nil {

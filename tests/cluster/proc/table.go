@@ -48,7 +48,7 @@ func Open(path string) (*Table, error) {
 }
 
 // Start runs argv as a daemon of its own session, with output to the file
-// log, and records it under name.
+// log, and records it under name, in place of one that ended by itself.
 func (t *Table) Start(name, log string, argv []string, attr *syscall.SysProcAttr) (Process, error) {
 	if err := os.MkdirAll(filepath.Dir(log), 0o755); err != nil {
 		return Process{}, err
@@ -76,6 +76,7 @@ func (t *Table) Start(name, log string, argv []string, attr *syscall.SysProcAttr
 	if s, err := stat(p.PID); err == nil {
 		p.Start = s.start
 	}
+	t.procs = slices.DeleteFunc(t.procs, func(q Process) bool { return q.Name == name && !q.Alive() })
 	t.procs = append(t.procs, p)
 	if err := t.save(); err != nil {
 		_ = syscall.Kill(p.PID, syscall.SIGKILL)
