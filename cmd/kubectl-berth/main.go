@@ -10,11 +10,13 @@ import (
 	"os/signal"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
 
 	"github.com/berthdev/berth/api/v1alpha1"
 )
@@ -41,6 +43,7 @@ type env struct {
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	klog.SetLogger(logr.Discard()) // client-go's complaints, say of streams that an interrupt ends; what matters is returned as an error
 	var kubeconfig, kubecontext string
 	e := &env{out: os.Stdout, now: time.Now}
 	e.connect = func() (reader, error) { return connect(kubeconfig, kubecontext) }
