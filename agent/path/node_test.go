@@ -13,7 +13,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -284,28 +283,7 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// run runs a command in a namespace.
-func run(t testing.TB, ns *netns.NS, stdin string, command ...string) string {
-	t.Helper()
-	cmd := exec.Command(command[0], command[1:]...)
-	var out bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &out
-	var err error
-	ns.Do(func() { err = cmd.Start() })
-	if err == nil {
-		err = cmd.Wait()
-	}
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", strings.Join(command, " "), err, out.String())
-	}
-	return out.String()
-}
-
-// ip runs iproute2 commands, one a line.
-func ip(t testing.TB, ns *netns.NS, format string, args ...any) {
-	t.Helper()
-	run(t, ns, fmt.Sprintf(format, args...), "ip", "-batch", "-")
-}
+var run, ip = netns.Run, netns.IP
 
 // cleanup removes all of Berth's from the node, and ends the agent.
 func (a *agent) cleanup() error {
