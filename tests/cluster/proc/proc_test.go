@@ -104,7 +104,7 @@ func TestStartAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer table.KillAll()
+	defer func() { _ = table.KillAll() }()
 	if err := table.Kill("part"); err != nil || p.Alive() {
 		t.Errorf("alive %v after Kill: %v", p.Alive(), err)
 	}
