@@ -372,8 +372,7 @@ func (t *transaction) claimPair(ctx context.Context, o ipam.Option) func(int) (c
 			return claims{}, fmt.Errorf("lease %s: %w", first.Name, err)
 		}
 		pick := ipam.Pick{Family: ipam.IPv6, Address: o.Pool.Partner(addr)}
-		// What the interface got before the pool was paired it keeps, though it is no pair.
-		for _, held := range []ipam.Pick{pick, {Family: ipam.IPv6}} {
+		for _, held := range []ipam.Pick{pick, {Family: ipam.IPv6, OneOf: t.besides(first)}} {
 			second, err := t.keepOwn(ctx, o.Pool, held)
 			if err != nil || second != nil {
 				return claims{leases: []*v1alpha1.IPLease{first, second}}, err
@@ -444,6 +443,25 @@ func (t *transaction) keepOwn(ctx context.Context, p *ipam.Pool, pick ipam.Pick)
 func (t *transaction) unanswered(l *v1alpha1.IPLease) bool {
 	h := t.claimant.Holder
 	return t.journal.Keeps() && !ipam.SameSandbox(l, h.ContainerID, h.Interface) && t.journal.OfLease(l.Name) == nil
+}
+
+// besides are the addresses that the interface was given together with a lease, before its pool was paired, and so are no pair: by the
+// journal those of one answer, else those of one sandbox. Others of its addresses are of claims that came to nothing.
+func (t *transaction) besides(l *v1alpha1.IPLease) []netip.Addr {
+	out := []netip.Addr{} // not nil, which is any
+	e := t.journal.OfLease(l.Name)
+	i := slices.IndexFunc(t.own, func(o *v1alpha1.IPLease) bool { return o.Name == l.Name })
+	for _, o := range t.own {
+		together := e != nil && slices.ContainsFunc(e.Leases, func(g *v1alpha1.IPLease) bool { return g.Name == o.Name })
+		if !t.journal.Keeps() {
+			h := ipam.HolderOn(t.own[i], t.cfg.NodeName) // as it was
+			together = ipam.SameSandbox(o, h.ContainerID, h.Interface)
+		}
+		if a, err := netip.ParseAddr(o.Spec.Address); err == nil && together {
+			out = append(out, a)
+		}
+	}
+	return out
 }
 
 // dropRest frees what the interface held and no longer gets, nor its identity. What a delegate gave to an earlier sandbox goes by the DEL
