@@ -86,8 +86,14 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 	if err != nil {
 		return nil, err
 	}
-	uid := uidOf(args, pod)
-	own := a.ownLeases(c.Request, uid)
+	holder := v1alpha1.LeaseHolder{
+		Namespace: pod.Namespace, Pod: pod.Name, UID: uidOf(args, pod), Node: a.cfg.NodeName,
+		ContainerID: c.ContainerID, Interface: c.IfName, Attachment: conf.Name,
+		Parent: parent, MAC: c.MAC,
+	}
+	if s := pod.Spec.TerminationGracePeriodSeconds; s != nil {
+		holder.GracePeriodSeconds = *s
+	}
 	if err := a.pools.renew(c); err != nil {
 		return nil, err
 	}
@@ -95,26 +101,19 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 	if err != nil {
 		return nil, err
 	}
-	for _, l := range own {
-		if addr, err := netip.ParseAddr(l.Spec.Address); err == nil {
-			target.Held[addr] = l.Spec.Pool
-		}
-	}
-	holder := v1alpha1.LeaseHolder{
-		Namespace: pod.Namespace, Pod: pod.Name, UID: uid, Node: a.cfg.NodeName,
-		ContainerID: c.ContainerID, Interface: c.IfName, Attachment: conf.Name,
-		Parent: parent, MAC: c.MAC,
-	}
-	if s := pod.Spec.TerminationGracePeriodSeconds; s != nil {
-		holder.GracePeriodSeconds = *s
-	}
 	if err := a.pools.known(c); err != nil {
 		return nil, err
 	}
 	claimant := claimantOf(pod, holder, ask)
 	target.Kept = a.store.Kept(claimant)
+	own, late := a.ownLeases(holder, target.Kept)
+	for _, l := range own {
+		if addr, err := netip.ParseAddr(l.Spec.Address); err == nil {
+			target.Held[addr] = l.Spec.Pool
+		}
+	}
 	t, err := a.obtain(c, ask, target, func() *transaction {
-		return &transaction{Agent: a, req: c.Request, cniVersion: conf.CNIVersion, pod: pod, claimant: claimant, own: own, kept: map[string]bool{},
+		return &transaction{Agent: a, req: c.Request, cniVersion: conf.CNIVersion, pod: pod, claimant: claimant, own: own, late: late, kept: map[string]bool{},
 			rejected: map[string]string{}}
 	})
 	if err != nil {
@@ -198,15 +197,49 @@ func uidOf(args delegate.Args, pod *corev1.Pod) types.UID {
 	return pod.UID
 }
 
-// ownLeases of the interface: those of this very sandbox (an ADD tried again) and of an earlier sandbox of the same pod.
-func (a *Agent) ownLeases(req *delegate.Request, uid types.UID) []*v1alpha1.IPLease {
-	own := a.store.HeldBySandbox(req.ContainerID, req.IfName)
-	for _, l := range a.store.HeldByPod(uid, req.IfName) {
+// Standings of what an interface holds, the best first.
+const (
+	answered   = iota // an ADD was answered with it, by the journal; or there is no journal
+	claimed           // by this very sandbox, whose ADD is tried again
+	unanswered        // by an earlier sandbox of the pod: the claim landed when its ADD had been given up
+)
+
+func (a *Agent) standing(l *v1alpha1.IPLease, h v1alpha1.LeaseHolder) int {
+	switch {
+	case !a.journal.Keeps() || a.journal.OfLease(l.Name) != nil:
+		return answered
+	case ipam.SameSandbox(l, h.ContainerID, h.Interface):
+		return claimed
+	}
+	return unanswered
+}
+
+// ownLeases of the interface: those of this very sandbox (an ADD tried again) and of an earlier sandbox of the same pod, by their standing.
+// late are unanswered ones of a family of which it has better, or of which an address is kept for it.
+func (a *Agent) ownLeases(h v1alpha1.LeaseHolder, kept map[netip.Addr]string) (own, late []*v1alpha1.IPLease) {
+	own = a.store.HeldBySandbox(h.ContainerID, h.Interface)
+	for _, l := range a.store.HeldByPod(h.UID, h.Interface) {
 		if !slices.ContainsFunc(own, func(o *v1alpha1.IPLease) bool { return o.Name == l.Name }) {
 			own = append(own, l)
 		}
 	}
-	return own
+	slices.SortStableFunc(own, func(x, y *v1alpha1.IPLease) int { return a.standing(x, h) - a.standing(y, h) })
+	better := map[ipam.Family]bool{}
+	for addr := range kept {
+		better[ipam.FamilyOf(addr)] = true
+	}
+	own = slices.DeleteFunc(own, func(l *v1alpha1.IPLease) bool {
+		addr, err := netip.ParseAddr(l.Spec.Address)
+		if err != nil || a.standing(l, h) != unanswered {
+			better[ipam.FamilyOf(addr)] = err == nil
+			return false
+		}
+		if better[ipam.FamilyOf(addr)] {
+			late = append(late, l)
+		}
+		return better[ipam.FamilyOf(addr)]
+	})
+	return own, late
 }
 
 // all errors in one line.

@@ -25,6 +25,7 @@ type transaction struct {
 	pod        *corev1.Pod
 	claimant   ipam.Claimant
 	own        []*v1alpha1.IPLease // held by the interface before
+	late       []*v1alpha1.IPLease // likewise, but not to be kept
 
 	leases  []*v1alpha1.IPLease // what the interface gets, IPv4 first in each pool
 	pools   []*ipam.Pool        // of leases, by index
@@ -224,13 +225,12 @@ func (t *transaction) mayClaim(ctx context.Context, o ipam.Option) error {
 	return t.Agent.pools.wait(ctx, o.Pool)
 }
 
-// keepOwn returns the address that the interface holds already and that fits the pick, bound to this sandbox; nil if there is none, or if
-// the claim of it came to nothing and the pod's identity has another.
+// keepOwn returns the address that the interface holds already and that fits the pick, bound to this sandbox; nil if there is none.
 func (t *transaction) keepOwn(ctx context.Context, p *ipam.Pool, pick ipam.Pick) (*v1alpha1.IPLease, error) {
 	for _, l := range t.own {
 		addr, err := netip.ParseAddr(l.Spec.Address)
 		fits := err == nil && l.Spec.Pool == p.Name && pick.Allows(addr) && (!pick.Address.IsValid() || pick.Address == addr)
-		if !fits || t.unanswered(l) && pick.Among(t.store.Kept(t.claimant), p) {
+		if !fits {
 			continue
 		}
 		name := l.Name
@@ -243,13 +243,6 @@ func (t *transaction) keepOwn(ctx context.Context, p *ipam.Pool, pick ipam.Pick)
 		}
 	}
 	return nil, nil
-}
-
-// unanswered says whether no ADD was answered with a lease that an earlier sandbox of the pod holds, by the journal: its claim landed
-// when that ADD had been given up.
-func (t *transaction) unanswered(l *v1alpha1.IPLease) bool {
-	h := t.claimant.Holder
-	return t.journal.Keeps() && !ipam.SameSandbox(l, h.ContainerID, h.Interface) && t.journal.OfLease(l.Name) == nil
 }
 
 // besides are the addresses that the interface was given together with a lease, before its pool was paired, and so are no pair: by the
@@ -275,7 +268,7 @@ func (t *transaction) besides(l *v1alpha1.IPLease) []netip.Addr {
 // of that one, first back to the delegate.
 func (t *transaction) dropRest(ctx context.Context) error {
 	var rest []*v1alpha1.IPLease
-	for _, l := range t.own {
+	for _, l := range slices.Concat(t.own, t.late) {
 		earlier := !ipam.SameSandbox(l, t.claimant.Holder.ContainerID, t.claimant.Holder.Interface)
 		if p := t.Agent.pools.named(l.Spec.Pool); earlier && p != nil && p.Delegate != nil {
 			continue
