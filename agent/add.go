@@ -106,14 +106,14 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 	}
 	claimant := claimantOf(pod, holder, ask)
 	target.Kept = a.store.Kept(claimant)
-	own, late := a.ownLeases(holder, target.Kept)
+	own, _ := a.ownLeases(holder, target.Kept)
 	for _, l := range own {
 		if addr, err := netip.ParseAddr(l.Spec.Address); err == nil {
 			target.Held[addr] = l.Spec.Pool
 		}
 	}
 	t, err := a.obtain(c, ask, target, func() *transaction {
-		return &transaction{Agent: a, req: c.Request, cniVersion: conf.CNIVersion, pod: pod, claimant: claimant, own: own, late: late, kept: map[string]bool{},
+		return &transaction{Agent: a, req: c.Request, cniVersion: conf.CNIVersion, pod: pod, claimant: claimant, own: own, kept: map[string]bool{},
 			rejected: map[string]string{}}
 	})
 	if err != nil {

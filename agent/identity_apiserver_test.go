@@ -217,31 +217,10 @@ func TestUnansweredClaim(t *testing.T) {
 
 // Nor does it come before what a sandbox of the pod was answered with, in whichever pool; but where that is all there is, it is kept.
 func TestUnansweredBesideAnswered(t *testing.T) {
-	r := newRig(t, `a: {subnets: [{cidr: 10.6.0.0/24, ips: [10.6.0.100-10.6.0.200]}]}`, `c: {subnets: [{cidr: 10.7.0.0/24, ips: [10.7.0.1]}]}`,
-		`other: {subnets: [{cidr: 10.8.0.0/24}]}`)
+	r := newRig(t, `a: {subnets: [{cidr: 10.6.0.0/24, ips: [10.6.0.100-10.6.0.200]}]}`, `c: {subnets: [{cidr: 10.7.0.0/24, ips: [10.7.0.1]}]}`)
 	r.stop()
 	r.conf.Journal = filepath.Join(t.TempDir(), "journal")
 	r.start()
-	late := func(p *corev1.Pod, pool, address string, n int) {
-		t.Helper()
-		q := r.pod("of-"+p.Name, "berth.dev/ippool=$other")
-		l, err := r.leases.Get(t.Context(), r.name+"."+r.add(q, "other-"+p.Name, "net1"), metav1.GetOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		l = &v1alpha1.IPLease{ObjectMeta: metav1.ObjectMeta{Name: r.name + "." + address, Labels: l.Labels}, Spec: l.Spec}
-		l.Labels[v1alpha1.LabelPool] = r.name + "-" + pool
-		l.Spec.Address, l.Spec.Pool, l.Spec.Holder.Pod, l.Spec.Holder.UID, l.Spec.Holder.ContainerID = address, r.name+"-"+pool, p.Name, p.UID, "s1-"+p.Name
-		if _, err := r.leases.Create(t.Context(), l, metav1.CreateOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		apitest.Eventually(t, "the agent knows of it", func() error {
-			if held := r.store.HeldByPod(p.UID, "net1"); len(held) != n {
-				return fmt.Errorf("it knows of %d", len(held))
-			}
-			return nil
-		})
-	}
 	again := func(p *corev1.Pod, at, late string) {
 		t.Helper()
 		if got := r.add(p, "s3-"+p.Name, "net1"); got != at {
@@ -252,17 +231,18 @@ func TestUnansweredBesideAnswered(t *testing.T) {
 	p := r.pod("one-pool", "berth.dev/ippool=$a")
 	at := r.add(p, "s2-"+p.Name, "net1")
 	r.edit("a", func(s *v1alpha1.IPPoolSpec) { s.Subnets[0].IPs = append(s.Subnets[0].IPs, "10.6.0.1") })
-	late(p, "a", "10.6.0.1", 2)
+	r.holds(p, "s1", "a", "10.6.0.1")
 	again(p, at, "10.6.0.1")
 
 	p = r.pod("two-pools", `berth.dev/ippool=["$b", "$a"]`)
 	at = r.add(p, "s2-"+p.Name, "net1")
 	r.pool("b", `{subnets: [{cidr: 10.5.0.0/24}]}`)
-	late(p, "b", "10.5.0.1", 2)
+	r.edit("b", func(*v1alpha1.IPPoolSpec) {}) // it is seen
+	r.holds(p, "s1", "b", "10.5.0.1")
 	again(p, at, "10.5.0.1")
 
 	p = r.pod("alone", "berth.dev/ippool=$c")
-	late(p, "c", "10.7.0.1", 1)
+	r.holds(p, "s1", "c", "10.7.0.1")
 	if got := r.add(p, "s2-"+p.Name, "net1"); got != "10.7.0.1" {
 		t.Errorf("%s, and the pool has no other", got)
 	}

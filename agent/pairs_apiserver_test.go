@@ -6,15 +6,47 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/ipam"
 	"github.com/berthdev/berth/ipam/store/apitest"
 )
+
+// holds has an address bound to a sandbox of a pod, as by a claim of which nothing was heard.
+func (r *rig) holds(p *corev1.Pod, sandbox, pool, address string) {
+	r.Helper()
+	at := netip.MustParseAddr(address)
+	l := ipam.NewLease(r.pools.named(r.name+"-"+pool), at, ipam.Claimant{Holder: v1alpha1.LeaseHolder{Namespace: p.Namespace, Pod: p.Name, UID: p.UID,
+		Node: r.name, ContainerID: sandbox, Interface: "net1", Attachment: "vlan910", Parent: "eth0", MAC: "02:00:00:00:00:01"}}, time.Now())
+	if _, err := r.leases.Create(r.Context(), l, metav1.CreateOptions{}); err != nil {
+		r.Fatal(err)
+	}
+	apitest.Eventually(r, "the agent knows of "+address, func() error {
+		if held := r.store.HeldByPod(p.UID, "net1"); !slices.ContainsFunc(held, func(h *v1alpha1.IPLease) bool { return h.Name == l.Name }) {
+			return fmt.Errorf("it knows of %v", held)
+		}
+		return nil
+	})
+}
+
+// Half a pair, whose other half is somebody else's, is of no use: another pool serves, and the half is freed.
+func TestHalfIsFreed(t *testing.T) {
+	r := newRig(t, `a: {pairing: index, subnets: [{cidr: 10.6.0.0/24}, {cidr: "fd00:6::/120"}]}`, `b: {subnets: [{cidr: 10.7.0.0/24}]}`)
+	p := r.pod("half", "berth.dev/ippool=$a,$b")
+	r.holds(p, "s1", "a", "10.6.0.200")
+	r.holds(r.pod("other"), "s0", "a", "fd00:6::c8")
+	if got := r.add(p, "s2", "net1"); !strings.HasPrefix(got, "10.7.0.") {
+		t.Errorf("given %s", got)
+	}
+	r.phase("10.6.0.200", v1alpha1.LeaseReleased)
+}
 
 // An interface that has halves of two pairs, of ADDs that came to nothing, gets a pair. What it was given before its pool was paired
 // it keeps.
@@ -31,28 +63,8 @@ func TestPairs(t *testing.T) {
 		}
 
 		p := r.pod("halves", "berth.dev/ippool=$a")
-		template := func() *v1alpha1.IPLease {
-			q := r.pod("other", "berth.dev/ippool=$a")
-			v4, _, _ := strings.Cut(r.add(q, "other", "net1"), " ")
-			l, err := r.leases.Get(t.Context(), r.name+"."+v4, metav1.GetOptions{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return l
-		}()
-		for address, sandbox := range map[string]string{"10.6.0.200": "s1", "fd00:6::d0": "s0"} {
-			l := &v1alpha1.IPLease{ObjectMeta: metav1.ObjectMeta{Name: ipam.LeaseName(r.name, netip.MustParseAddr(address)), Labels: template.Labels}, Spec: *template.Spec.DeepCopy()}
-			l.Spec.Address, l.Spec.Holder.Pod, l.Spec.Holder.UID, l.Spec.Holder.ContainerID = address, p.Name, p.UID, sandbox
-			if _, err := r.leases.Create(t.Context(), l, metav1.CreateOptions{}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		apitest.Eventually(t, "the agent knows the halves", func() error {
-			if n := len(r.store.HeldByPod(p.UID, "net1")); n != 2 {
-				return fmt.Errorf("it knows %d", n)
-			}
-			return nil
-		})
+		r.holds(p, "s1", "a", "10.6.0.200")
+		r.holds(p, "s0", "a", "fd00:6::d0")
 		if got := r.add(p, "s2", "net1"); !pair(got) {
 			t.Errorf("journal %q: no pair: %s", journal, got)
 		}

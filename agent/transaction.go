@@ -25,7 +25,6 @@ type transaction struct {
 	pod        *corev1.Pod
 	claimant   ipam.Claimant
 	own        []*v1alpha1.IPLease // held by the interface before
-	late       []*v1alpha1.IPLease // likewise, but not to be kept
 
 	leases  []*v1alpha1.IPLease // what the interface gets, IPv4 first in each pool
 	pools   []*ipam.Pool        // of leases, by index
@@ -268,7 +267,8 @@ func (t *transaction) besides(l *v1alpha1.IPLease) []netip.Addr {
 // of that one, first back to the delegate.
 func (t *transaction) dropRest(ctx context.Context) error {
 	var rest []*v1alpha1.IPLease
-	for _, l := range slices.Concat(t.own, t.late) {
+	own, late := t.ownLeases(t.claimant.Holder, nil) // as they are by now: one that was kept may have been of no use
+	for _, l := range slices.Concat(own, late) {
 		earlier := !ipam.SameSandbox(l, t.claimant.Holder.ContainerID, t.claimant.Holder.Interface)
 		if p := t.Agent.pools.named(l.Spec.Pool); earlier && p != nil && p.Delegate != nil {
 			continue
