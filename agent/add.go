@@ -106,7 +106,7 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 	}
 	claimant := claimantOf(pod, holder, ask)
 	target.Kept = a.store.Kept(claimant)
-	own, _ := a.ownLeases(holder, target.Kept)
+	own := a.worthKeeping(a.ownLeases(holder), holder, target.Kept)
 	for _, l := range own {
 		if addr, err := netip.ParseAddr(l.Spec.Address); err == nil {
 			target.Held[addr] = l.Spec.Pool
@@ -214,32 +214,47 @@ func (a *Agent) standing(l *v1alpha1.IPLease, h v1alpha1.LeaseHolder) int {
 	return unanswered
 }
 
-// ownLeases of the interface: those of this very sandbox (an ADD tried again) and of an earlier sandbox of the same pod, by their standing.
-// late are unanswered ones of a family of which it has better, or of which an address is kept for it.
-func (a *Agent) ownLeases(h v1alpha1.LeaseHolder, kept map[netip.Addr]string) (own, late []*v1alpha1.IPLease) {
-	own = a.store.HeldBySandbox(h.ContainerID, h.Interface)
+// ownLeases of the interface: those of this very sandbox (an ADD tried again) and of an earlier sandbox of the same pod.
+func (a *Agent) ownLeases(h v1alpha1.LeaseHolder) []*v1alpha1.IPLease {
+	own := a.store.HeldBySandbox(h.ContainerID, h.Interface)
 	for _, l := range a.store.HeldByPod(h.UID, h.Interface) {
-		if !slices.ContainsFunc(own, func(o *v1alpha1.IPLease) bool { return o.Name == l.Name }) {
+		if !has(own, l.Name) {
 			own = append(own, l)
 		}
 	}
-	slices.SortStableFunc(own, func(x, y *v1alpha1.IPLease) int { return a.standing(x, h) - a.standing(y, h) })
+	return own
+}
+
+// worthKeeping are those of the interface's leases that are not unanswered ones of a family of which it has better, or of which an address
+// is kept for it; by their standing.
+func (a *Agent) worthKeeping(own []*v1alpha1.IPLease, h v1alpha1.LeaseHolder, kept map[netip.Addr]string) []*v1alpha1.IPLease {
 	better := map[ipam.Family]bool{}
 	for addr := range kept {
 		better[ipam.FamilyOf(addr)] = true
 	}
-	own = slices.DeleteFunc(own, func(l *v1alpha1.IPLease) bool {
-		addr, err := netip.ParseAddr(l.Spec.Address)
-		if err != nil || a.standing(l, h) != unanswered {
-			better[ipam.FamilyOf(addr)] = err == nil
-			return false
+	of := [unanswered + 1][]*v1alpha1.IPLease{}
+	for _, l := range own {
+		n := a.standing(l, h)
+		of[n] = append(of[n], l)
+		if n != unanswered {
+			better[familyOf(l)] = true
 		}
-		if better[ipam.FamilyOf(addr)] {
-			late = append(late, l)
-		}
-		return better[ipam.FamilyOf(addr)]
-	})
-	return own, late
+	}
+	of[unanswered] = slices.DeleteFunc(of[unanswered], func(l *v1alpha1.IPLease) bool { return better[familyOf(l)] })
+	return slices.Concat(of[:]...)
+}
+
+// familyOf a lease's address; "" if that is none.
+func familyOf(l *v1alpha1.IPLease) ipam.Family {
+	addr, err := netip.ParseAddr(l.Spec.Address)
+	if err != nil {
+		return ""
+	}
+	return ipam.FamilyOf(addr)
+}
+
+func has(leases []*v1alpha1.IPLease, name string) bool {
+	return slices.ContainsFunc(leases, func(l *v1alpha1.IPLease) bool { return l.Name == name })
 }
 
 // all errors in one line.

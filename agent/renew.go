@@ -37,19 +37,22 @@ type hearing struct {
 func (h *hearing) sure() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if now := h.now(); max(now.Sub(h.last), now.Round(0).Sub(h.last.Round(0))) > h.max { // by the wall clock too: the other one stops with the machine
-		h.last = time.Time{}
-	}
-	return !h.last.IsZero()
+	return h.recent(h.now())
 }
 
 func (h *hearing) spoke() {
-	if !h.sure() {
-		return
-	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.last = h.now()
+	if now := h.now(); h.recent(now) {
+		h.last = now
+	} else {
+		h.last = time.Time{}
+	}
+}
+
+// recent says whether what was last heard is, by the wall clock too, since the other one stops with the machine; h.mu is held.
+func (h *hearing) recent(now time.Time) bool {
+	return max(now.Sub(h.last), now.Round(0).Sub(h.last.Round(0))) <= h.max
 }
 
 // read at a time, or after it; zero for what cannot be relied on any more.

@@ -246,17 +246,19 @@ func (t *transaction) keepOwn(ctx context.Context, p *ipam.Pool, pick ipam.Pick)
 
 // besides are the addresses that the interface was given together with a lease, before its pool was paired, and so are no pair: by the
 // journal those of one answer, else those of one sandbox. Others of its addresses are of claims that came to nothing.
-func (t *transaction) besides(l *v1alpha1.IPLease) []netip.Addr {
+func (t *transaction) besides(first *v1alpha1.IPLease) []netip.Addr {
+	var together []*v1alpha1.IPLease
+	if e := t.journal.OfLease(first.Name); e != nil {
+		together = e.Leases
+	}
+	if !t.journal.Keeps() {
+		i := slices.IndexFunc(t.own, func(l *v1alpha1.IPLease) bool { return l.Name == first.Name })
+		h := ipam.HolderOn(t.own[i], t.cfg.NodeName) // as it was
+		together = slices.DeleteFunc(slices.Clone(t.own), func(l *v1alpha1.IPLease) bool { return !ipam.SameSandbox(l, h.ContainerID, h.Interface) })
+	}
 	out := []netip.Addr{} // not nil, which is any
-	e := t.journal.OfLease(l.Name)
-	i := slices.IndexFunc(t.own, func(o *v1alpha1.IPLease) bool { return o.Name == l.Name })
-	for _, o := range t.own {
-		together := e != nil && slices.ContainsFunc(e.Leases, func(g *v1alpha1.IPLease) bool { return g.Name == o.Name })
-		if !t.journal.Keeps() {
-			h := ipam.HolderOn(t.own[i], t.cfg.NodeName) // as it was
-			together = ipam.SameSandbox(o, h.ContainerID, h.Interface)
-		}
-		if a, err := netip.ParseAddr(o.Spec.Address); err == nil && together {
+	for _, l := range together {
+		if a, err := netip.ParseAddr(l.Spec.Address); err == nil {
 			out = append(out, a)
 		}
 	}
@@ -267,13 +269,12 @@ func (t *transaction) besides(l *v1alpha1.IPLease) []netip.Addr {
 // of that one, first back to the delegate.
 func (t *transaction) dropRest(ctx context.Context) error {
 	var rest []*v1alpha1.IPLease
-	own, late := t.ownLeases(t.claimant.Holder, nil) // as they are by now: one that was kept may have been of no use
-	for _, l := range slices.Concat(own, late) {
+	for _, l := range t.ownLeases(t.claimant.Holder) { // as they are by now: one that was kept may have been of no use
 		earlier := !ipam.SameSandbox(l, t.claimant.Holder.ContainerID, t.claimant.Holder.Interface)
 		if p := t.Agent.pools.named(l.Spec.Pool); earlier && p != nil && p.Delegate != nil {
 			continue
 		}
-		if !slices.ContainsFunc(t.leases, func(g *v1alpha1.IPLease) bool { return g.Name == l.Name }) {
+		if !has(t.leases, l.Name) {
 			rest = append(rest, l)
 		}
 	}

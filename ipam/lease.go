@@ -128,6 +128,7 @@ func Unreserve(l *v1alpha1.IPLease, now time.Time) {
 func Disown(l *v1alpha1.IPLease, now time.Time) {
 	if l.Spec.Phase == v1alpha1.LeaseReserved {
 		Unreserve(l, now)
+		return
 	}
 	l.Spec.Identity = nil
 	label(l)

@@ -171,7 +171,7 @@ func (t Target) Settled(plan [][]Option) bool {
 			return false
 		}
 		for _, pick := range o.Picks {
-			if !pick.Address.IsValid() && !pick.Among(t.Held, o.Pool) && !pick.Among(t.Kept, o.Pool) {
+			if !pick.Address.IsValid() && !pick.among(t.Held, o.Pool) && !pick.among(t.Kept, o.Pool) {
 				return false
 			}
 		}
@@ -179,8 +179,8 @@ func (t Target) Settled(plan [][]Option) bool {
 	return true
 }
 
-// Among says whether one of these addresses, which have their pools, is of the pool and would do.
-func (p Pick) Among(held map[netip.Addr]string, pool *Pool) bool {
+// among says whether one of these addresses, which have their pools, is of the pool and would do.
+func (p Pick) among(held map[netip.Addr]string, pool *Pool) bool {
 	for a, name := range held {
 		if name == pool.Name && p.Allows(a) {
 			return true

@@ -28,17 +28,7 @@ func TestCrash(t *testing.T) {
 		{"shrink", 300, 100},
 		{"delete", 100, -1},
 	} {
-		for _, done := range []bool{false, true} {
-			for writes := 0; ; writes++ {
-				died := false
-				t.Run(fmt.Sprintf("%s, %d writes, the last one carried out: %t", op.name, writes, done), func(t *testing.T) {
-					died = crash(t, op.from, op.to, apitest.NewMortal(counts, writes, done))
-				})
-				if !died || t.Failed() {
-					break
-				}
-			}
-		}
+		apitest.DieAtEach(t, op.name+", ", counts, func(t *testing.T, m *apitest.Mortal) bool { return crash(t, op.from, op.to, m) })
 	}
 }
 

@@ -95,17 +95,7 @@ func TestTurnLost(t *testing.T) {
 // TestCrashTogether ends the controller at each write of what several pools take together, of pairs in several blocks. Nothing may
 // overlap then, and the next controller must come to the end.
 func TestCrashTogether(t *testing.T) {
-	for _, done := range []bool{false, true} {
-		for writes := 0; ; writes++ {
-			died := false
-			t.Run(fmt.Sprintf("%d writes, the last one carried out: %t", writes, done), func(t *testing.T) {
-				died = crashTogether(t, apitest.NewMortal(counts, writes, done))
-			})
-			if !died || t.Failed() {
-				break
-			}
-		}
-	}
+	apitest.DieAtEach(t, "", counts, crashTogether)
 }
 
 func crashTogether(t *testing.T, m *apitest.Mortal) (died bool) {

@@ -3,8 +3,10 @@
 package apitest
 
 import (
+	"fmt"
 	"net/http"
 	"sync"
+	"testing"
 
 	"k8s.io/client-go/rest"
 )
@@ -19,6 +21,21 @@ type Mortal struct {
 	mu   sync.Mutex
 	left int
 	last string
+}
+
+// DieAtEach of a program's writes in turn that count, before the API server sees it and after: a subtest each, which says whether the program died.
+func DieAtEach(t *testing.T, name string, counts func(*http.Request) bool, do func(*testing.T, *Mortal) (died bool)) {
+	for _, done := range []bool{false, true} {
+		for writes := 0; ; writes++ {
+			died := false
+			t.Run(fmt.Sprintf("%s%d writes, the last one carried out: %t", name, writes, done), func(t *testing.T) {
+				died = do(t, NewMortal(counts, writes, done))
+			})
+			if !died || t.Failed() {
+				break
+			}
+		}
+	}
 }
 
 // NewMortal lives through so many of the writes that count; of the next one, done says whether the API server carries it out.
