@@ -59,9 +59,15 @@ export KUBECONFIG_APISERVER_B KUBECONFIG_APISERVER_HUB LAB_APISERVER_HUB
 	KUBECONFIG_APISERVER=$kubeconfig_e run e ./controller/hub &
 	wait
 }
-failed=0
+failed=
 for group in $groups; do
-	cat "$out/$group"
-	[ -e "$out/$group.end" ] || failed=1
+	if [ -e "$out/$group.end" ]; then
+		cat "$out/$group"
+	else
+		failed="$failed $group"
+	fi
 done
-exit $failed
+for group in $failed; do # last, where it is seen
+	cat "$out/$group"
+done
+[ -z "$failed" ]

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -21,6 +22,7 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
 	"sigs.k8s.io/yaml"
 
 	"github.com/berthdev/berth/api/v1alpha1"
@@ -59,6 +61,9 @@ func ConfigOf(t testing.TB, variable string) *rest.Config {
 	defer installing.Unlock()
 	if installed[cfg.Host] {
 		return cfg
+	}
+	if len(installed) == 0 {
+		klog.SetLogger(logr.Discard()) // client-go's complaints of faults that the tests make would bury what a test says
 	}
 	_, here, _, _ := runtime.Caller(0)
 	files, err := filepath.Glob(filepath.Join(filepath.Dir(here), "../../../api/v1alpha1/crds/*.yaml"))
