@@ -166,16 +166,16 @@ func (a *Agent) tidy(ctx context.Context) {
 // forget has the journal forget a lease that the API says is no longer this node's, unless a newer sandbox of the pod still has to say
 // that it has it.
 func (a *Agent) forget(l *v1alpha1.IPLease) {
-	e := a.journal.OfLease(l.Name)
-	if e == nil || e.Rebind() {
-		return
-	}
-	for _, h := range a.store.HeldByPod(e.Holder.UID, e.Holder.Interface) {
-		if h.Name == l.Name {
+	h := ipam.HolderOn(l, a.cfg.NodeName)
+	if e := a.journal.OfLease(l.Name); e != nil {
+		if e.Rebind() {
 			return
 		}
+		h = &e.Holder
 	}
-	a.journal.Void(l.Name)
+	if h != nil && !has(a.store.HeldByPod(h.UID, h.Interface), l.Name) {
+		a.journal.Void(l.Name)
+	}
 }
 
 func (a *Agent) leaseEvent(l *v1alpha1.IPLease, kind, reason, action, note string) {

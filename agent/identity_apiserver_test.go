@@ -33,6 +33,9 @@ func (r *rig) neighbour() *rig {
 		}
 	})
 	n.node, n.socket = node.Name, r.T.TempDir()+"/agent.sock"
+	if n.conf.Journal != "" {
+		n.conf.Journal = n.socket + ".journal"
+	}
 	n.start()
 	return &n
 }

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -446,6 +447,30 @@ func TestReleaseHeardOnceIsNotTakenBack(t *testing.T) {
 	if e := r.journal.Known("s2", "net1", p.UID); e != nil {
 		t.Errorf("the pod's next sandbox would be given %v, which the API has as free", e.Leases[0].Spec.Address)
 	}
+}
+
+// A release that waits for the API is not taken back once a person has freed the leases: others may have them.
+func TestFreedMeanwhileIsNotTakenBack(t *testing.T) {
+	r := newJournalRig(t, onePool)
+	p := r.pod("web", "berth.dev/ippool=$a")
+	at := r.add(p, "s1", "net1")
+	r.faults.Set("PUT", apitest.Cut)
+	r.del(p, "s1", "net1")
+	defer r.lock.lock("s1", "net1")() // so that it is not told meanwhile
+	if r.journal.Known("s2", "net1", p.UID) == nil {
+		t.Fatal("a release of which the API has not heard cannot be taken back")
+	}
+	for address := range strings.FieldsSeq(at) {
+		if err := r.leases.Delete(t.Context(), ipam.LeaseName(r.name, netip.MustParseAddr(address)), metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	apitest.Eventually(t, "the next sandbox is not given them without the API", func() error {
+		if e := r.journal.Known("s2", "net1", p.UID); e != nil {
+			return fmt.Errorf("it is given %s", at)
+		}
+		return nil
+	})
 }
 
 // While an ADD of a pod's newer sandbox is under way, replay does not have the API bind the earlier one: it would take back what the

@@ -205,13 +205,14 @@ func (t *transaction) take(ctx context.Context, p *ipam.Pool, pick ipam.Pick) (*
 	return t.note(taken)[0], nil
 }
 
-// note which of the leases taken were kept.
+// note which of the leases taken were kept, and that none was this node's.
 func (t *transaction) note(taken ...*store.Taken) (leases []*v1alpha1.IPLease) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, l := range taken {
 		leases = append(leases, l.IPLease)
 		t.kept[l.Name] = l.Kept
+		t.journal.WasFree(l.Name)
 	}
 	return leases
 }

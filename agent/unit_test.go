@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -20,6 +21,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
 
+	"github.com/berthdev/berth/agent/journal"
 	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/bpf"
 	"github.com/berthdev/berth/delegate"
@@ -95,6 +97,31 @@ func TestSideBySide(t *testing.T) {
 	}
 	if err := a.sideBySide(1, func(int) error { panic("oh") }); err == nil || !strings.Contains(err.Error(), "panic") {
 		t.Errorf("%v, want the panic", err)
+	}
+}
+
+// What a pod's ADD claims anew was free: should it fail, no later one takes the address back from a release that waits for the API.
+func TestClaimedAnewIsNotTakenBack(t *testing.T) {
+	j, err := journal.Open(t.Context(), filepath.Join(t.TempDir(), "journal"), time.Now, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	h := v1alpha1.LeaseHolder{UID: "u", ContainerID: "s1", Interface: "net1"}
+	l := &v1alpha1.IPLease{ObjectMeta: metav1.ObjectMeta{Name: "net.10.0.0.1"}, Spec: v1alpha1.IPLeaseSpec{Address: "10.0.0.1", Holder: &h}}
+	if err := j.Put(&journal.Entry{Holder: h, Leases: []*v1alpha1.IPLease{l}, Result: []byte("{}")})(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.Release("s1", "net1", []*v1alpha1.IPLease{l}, false); err != nil {
+		t.Fatal(err)
+	}
+	if j.Known("s2", "net1", "u") == nil {
+		t.Fatal("a release of which the API has not heard cannot be taken back")
+	}
+	tx := &transaction{Agent: &Agent{journal: j}, kept: map[string]bool{}}
+	tx.note(&store.Taken{IPLease: l})
+	if j.Known("s2", "net1", "u") != nil {
+		t.Error("the pod's next sandbox would be given an address that was free meanwhile")
 	}
 }
 

@@ -11,7 +11,8 @@
 //	released, untold           Release, Sent false: the API has not heard of it  new sandbox of the pod → to rebind; sent → told
 //	released, told             Release, Sent true: it may be done or not         the API's answer → (unknown)
 //
-// Only an untold release may be taken back: of a told one nobody knows whether the address is another pod's by now.
+// Only an untold release may be taken back: of a told one nobody knows whether the address is another pod's by now. Nor is one of which
+// a lease was free since, as an interface's other release of it, or whoever claimed it, has found.
 package journal
 
 import (
@@ -105,7 +106,7 @@ func (j *Journal) Put(e *Entry) (wait func() error) {
 // Learn of an interface by the API's word.
 func (j *Journal) Learn(e *Entry) { j.lazily(func(s *state) { s.put(e) }) }
 
-// Void what the journal knows of a lease: by the API's word it is not this node's.
+// Void what the journal knows of a lease: by the API's word it is not this node's. Releases of it stay to be told.
 func (j *Journal) Void(lease string) {
 	j.lazily(func(s *state) {
 		for k, e := range s.entries {
@@ -113,6 +114,7 @@ func (j *Journal) Void(lease string) {
 				s.lost(k, lease)
 			}
 		}
+		s.wasFree(lease)
 	})
 }
 
@@ -146,6 +148,9 @@ func (j *Journal) Send(id string) (r *Release, err error) {
 
 // Unsent takes note that the API has certainly not heard of the release.
 func (j *Journal) Unsent(id string) { j.lazily(func(s *state) { s.sent(id, false) }) }
+
+// WasFree takes note that by the API's word a lease was free, before somebody claimed it.
+func (j *Journal) WasFree(lease string) { j.lazily(func(s *state) { s.wasFree(lease) }) }
 
 // Freed takes note that the API has acknowledged the release of a lease.
 func (j *Journal) Freed(id, lease string) { j.lazily(func(s *state) { s.freed(id, lease) }) }

@@ -200,6 +200,32 @@ func TestReleasedTwice(t *testing.T) {
 	}
 }
 
+// Of what waits to be told nothing is taken back once a lease of it was free: another release of it was acknowledged, or somebody has
+// claimed it. It is told all the same.
+func TestFreeMeanwhile(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		do   func(s *state, second *Release)
+		back bool
+	}{
+		{"two DELs, of which the API has not heard", func(*state, *Release) {}, true},
+		{"the second is acknowledged", func(s *state, second *Release) { s.freed(second.ID, "net.10.0.0.1") }, false},
+		{"claimed", func(s *state, _ *Release) { s.wasFree("net.10.0.0.1") }, false},
+	} {
+		s := newState()
+		one := entry("a", "s1", "10.0.0.1", "fd00::1")
+		s.set(one)
+		first := s.release("s1", "net1", one.Leases, false, time.Time{})
+		tt.do(s, s.release("s1", "net1", one.Leases[:1], false, time.Time{}))
+		if r := s.releases[first.ID]; r == nil || len(r.Leases) != 2 {
+			t.Errorf("%s: still to be told: %v", tt.name, r)
+		}
+		if e := s.adopt(holder("a", "s2"), ""); (e != nil) != tt.back {
+			t.Errorf("%s: the next sandbox adopts %v", tt.name, e)
+		}
+	}
+}
+
 func TestPutVoidsEarlier(t *testing.T) {
 	j := mustOpen(t, newFile(t))
 	for _, e := range []*Entry{entry("a", "s1", "10.0.0.1", "10.0.0.2"), entry("a", "s2", "10.0.0.2"), entry("b", "s3", "10.0.0.3")} {

@@ -203,6 +203,18 @@ func (s *state) freed(id, lease string) {
 	if r := s.releases[id]; r != nil {
 		s.shrinkRelease(id, withoutName(r.Leases, lease))
 	}
+	s.wasFree(lease)
+}
+
+// wasFree: no release of the lease is taken back any more.
+func (s *state) wasFree(lease string) {
+	for _, r := range s.releases {
+		if len(r.Result) > 0 && has(r.Leases, lease) {
+			n := *r
+			n.Result = nil
+			s.setRelease(&n)
+		}
+	}
 }
 
 func (s *state) bound(key string, l *v1alpha1.IPLease) {

@@ -50,17 +50,21 @@ func (j *Journal) lazily(do func(*state)) {
 	if j.file == "" {
 		return
 	}
-	j.change(do)
+	if !j.change(do) {
+		return
+	}
 	select {
 	case j.lazy <- struct{}{}:
 	default: // somebody has said so already
 	}
 }
 
-func (j *Journal) change(do func(*state)) {
+// change says whether there is something to write.
+func (j *Journal) change(do func(*state)) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	do(j.state)
+	return len(j.state.dirty) > 0
 }
 
 // write the changes until Close. Those that come while a transaction is under way share the next, so that many ADDs at once cost few
