@@ -132,9 +132,12 @@ func TestFreeAddressInUse(t *testing.T) {
 		t.Errorf("seen at %s, then at %s", l.Spec.Conflict.SeenAt, again.Spec.Conflict.SeenAt)
 	}
 	for address, want := range map[string]float64{"free": 1, "quarantined": 1, "bound": 0} {
-		if got := r.metric(MetricConflicts + `{address="` + address + `"}`); got != want {
-			t.Errorf("%s: %v conflicts, want %v", address, got, want)
-		}
+		apitest.Eventually(t, "conflicts are counted", func() error { // after they are written
+			if got := r.metric(MetricConflicts + `{address="` + address + `"}`); got != want {
+				return fmt.Errorf("%s: %v, want %v", address, got, want)
+			}
+			return nil
+		})
 	}
 	if got := r.metric(MetricSightings + `{outcome="told",vmac="vmac2"}`); got != 3 {
 		t.Errorf("%v sightings", got)
