@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"math/rand/v2"
 	"os/exec"
 	"time"
 )
@@ -43,15 +44,17 @@ type call struct {
 	do   func(i int) error
 }
 
-// inTurn times n calls of each, all of a kind in turn. Who begins rotates, so that nobody always comes after the same other.
+// inTurn times n calls of each, all of a kind in turn, each time in another order: nobody always comes after the same other, whose
+// aftermath it would share the machine with.
 func inTurn(ctx context.Context, n int, pause time.Duration, calls []call) (map[string]sample, error) {
 	times := map[string]sample{}
+	order := rand.New(rand.NewPCG(1, 1))
 	for i := range n {
-		for k := range calls {
+		for _, k := range order.Perm(len(calls)) {
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
-			c := calls[(i+k)%len(calls)]
+			c := calls[k]
 			begin := time.Now()
 			if err := c.do(i); err != nil {
 				return nil, err
