@@ -81,7 +81,7 @@ func (c *conflicts) watch(ctx context.Context) error {
 	}
 }
 
-// attached says that a pod begins to use the parent. The first one's duplicate address detection may tell something at once.
+// attached says that a pod begins to use the parent. Whether its addresses are others', too, is asked for even if it is the first (package path).
 func (c *conflicts) attached(parent string) {
 	if c.networkOf(parent) != "" {
 		return

@@ -23,7 +23,7 @@ const scopeLink = 253
 //
 // The main plugin's ipam.ConfigureIface sets the routes in their order, so the gateway's comes before those via it. What else it
 // asks of a result stands at delegate's contract; above all, an address has its gateway only if the main plugin needs it: an
-// IPv6 one makes ConfigureIface wait two seconds for duplicate address detection, an IPv4 one becomes the next hop of the
+// IPv6 one makes ConfigureIface look whether duplicate address detection has ended, an IPv4 one becomes the next hop of the
 // service gateway's own route.
 func result(leases []*v1alpha1.IPLease, pools []*ipam.Pool, given given, ask nad.Ask, steered []netip.Prefix, mainPlugin string) (*types100.Result, error) {
 	res := &types100.Result{CNIVersion: types100.ImplementedSpecVersion, DNS: given.dns}

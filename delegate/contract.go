@@ -53,8 +53,8 @@
 //     {"dst": "169.254.1.1/32", "scope": 253}. A link-local IPv6 next hop needs none.
 //   - That route must have no gw, and so the IPv4 addresses no gateway: a route without gw gets the gateway of the first
 //     address of its family, and the kernel refuses it. A gw of 0.0.0.0 passes ADD, but CHECK does not find the route.
-//   - A gateway in ips makes no route. One of IPv6 makes ADD wait for duplicate address detection, up to 2 s. So leave it
-//     out, and give every route its gw; only ptp needs a gateway in each address.
+//   - A gateway in ips makes no route. One of IPv6 makes ADD wait for duplicate address detection, up to 2 s, unless
+//     that is off, as plugin has it. So leave it out, and give every route its gw; only ptp needs a gateway in each address.
 //   - interfaces and ips[].interface are the main plugin's to set.
 package delegate
 

@@ -139,7 +139,7 @@ func TestReasonsOfMetrics(t *testing.T) {
 func TestSysctls(t *testing.T) {
 	page := section(t, operations, "What changes on a node")
 	code := source(t, "../agent/path")
-	for _, key := range append(all(regexp.MustCompile(`v[46] \+ "(\w+)"`), code), "ip_forward", "accept_ra", "optimistic_dad", "use_optimistic") {
+	for _, key := range append(all(regexp.MustCompile(`v[46] \+ "(\w+)"`), code), "ip_forward", "accept_ra", "accept_dad") {
 		if !strings.Contains(page, key) {
 			t.Errorf("%s does not have the sysctl %s", operations, key)
 		}

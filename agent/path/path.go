@@ -124,7 +124,7 @@ func (p *Path) Attach(ctx context.Context, eps ...Endpoint) (err error) {
 		return err
 	}
 
-	parents := map[string]map[netip.Addr]mac{}
+	parents, fresh := map[string]map[netip.Addr]mac{}, map[string]map[netip.Addr]mac{}
 	var added, replaced []Endpoint
 	defer func() {
 		if err != nil {
@@ -145,9 +145,12 @@ func (p *Path) Attach(ctx context.Context, eps ...Endpoint) (err error) {
 			replaced = append(replaced, Endpoint{ep.Parent, addr, before[:]})
 		}
 		if parents[ep.Parent] == nil {
-			parents[ep.Parent] = map[netip.Addr]mac{}
+			parents[ep.Parent], fresh[ep.Parent] = map[netip.Addr]mac{}, map[netip.Addr]mac{}
 		}
 		parents[ep.Parent][addr] = m
+		if before != m {
+			fresh[ep.Parent][addr] = m
+		}
 	}
 	if err := forward(p.log, anyIs4(parents), anyIs6(parents)); err != nil {
 		return err
@@ -156,6 +159,9 @@ func (p *Path) Attach(ctx context.Context, eps ...Endpoint) (err error) {
 		if err := p.attach(parent, addrs); err != nil {
 			return err
 		}
+	}
+	if p.see != nil && anyIs6(fresh) {
+		p.askLater(fresh)
 	}
 	return nil
 }

@@ -170,21 +170,26 @@ func TestSightings(t *testing.T) {
 	}
 }
 
-// TestDuplicateAddressDetection: a pod starts with an IPv6 address that a host uses. The host's answer is heard.
+// TestDuplicateAddressDetection: pods start with IPv6 addresses that hosts use, and their kernels do not ask for that. The hosts are asked,
+// and their answers heard.
 func TestDuplicateAddressDetection(t *testing.T) {
 	c := newCluster(t, 1)
 	n := c.nodes[0]
 	n.start()
-	n.attached(1) // so that there is a vmac
 	n.watch(Watched{Addresses: prefixes("2001:db8:6:0:1::/80")})
-	const taken = "2001:db8:6:0:1::2"
-	h := c.stranger(addr(taken))
+	h := c.stranger(addr("2001:db8:6:0:1::2"), addr("2001:db8:6:0:1::3"))
+	// A pod that is gone by then needs no answer.
+	gone := Endpoint{Parent: "eth0", Address: addr("2001:db8:6:0:1::3"), MAC: net.HardwareAddr{2, 0, 0, 0, 0, 3}}
+	n.must("attach", gone)
+	n.must("detach", gone)
+	p := n.pod(2)
+	n.must("attach", p.endpoints()...)
+	n.sees(h.by("2001:db8:6:0:1::2"))
 
-	p := n.pod(3)
-	run(t, p.NS, "", "sysctl", "-qw", "net.ipv6.conf.net1.accept_dad=1", "net.ipv6.conf.all.accept_dad=1")
-	n.must("attach", Endpoint{Parent: "eth0", Address: addr(taken), MAC: p.mac})
-	ip(t, p.NS, "address add %s/64 dev net1\n", taken)
-	n.sees(h.by(taken))
+	// Two at a time, of which one is nobody else's.
+	q := n.pod(3)
+	n.must("attach", Endpoint{Parent: "eth0", Address: addr("2001:db8:6:0:1::4"), MAC: q.mac}, q.endpoints()[1])
+	n.sees(h.by("2001:db8:6:0:1::3"))
 }
 
 // TestSightingsAfterRestart: what is watched and heard does not depend on the agent before, nor on the programs that it left.

@@ -77,18 +77,18 @@ func setLinkDown(netns, ifName string) {
 	})
 }
 
-// useTentative lets a link use its IPv6 addresses while duplicate address detection still runs (RFC 4429), which otherwise
-// keeps a pod without IPv6 for its first second or two. Kernels without CONFIG_IPV6_OPTIMISTIC_DAD do not have the settings.
-func useTentative(netns, ifName string) {
+// skipDetection has a link use its IPv6 addresses at once, without duplicate address detection: the lease has made sure that no other pod
+// has the address, and the agent asks the wire for other hosts (package path). The detection would keep the pod without IPv6 for its first
+// second or two, and worse: its link-local address may be ready first, and then is the source of connections that no router forwards.
+// Optimistic detection (RFC 4429) is no help, as the kernel's is not for addresses that are set by hand, nor for asking for a router.
+func skipDetection(netns, ifName string) {
 	inNamespace(netns, func() {
-		for _, setting := range []string{"optimistic_dad", "use_optimistic"} {
-			fd, err := unix.Open("/proc/sys/net/ipv6/conf/"+ifName+"/"+setting, unix.O_WRONLY|unix.O_CLOEXEC, 0)
-			if err != nil {
-				return
-			}
-			_, _ = unix.Write(fd, []byte("1"))
-			unix.Close(fd)
+		fd, err := unix.Open("/proc/sys/net/ipv6/conf/"+ifName+"/accept_dad", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return // a kernel without IPv6; the main plugin will say so
 		}
+		_, _ = unix.Write(fd, []byte("0"))
+		unix.Close(fd)
 	})
 }
 

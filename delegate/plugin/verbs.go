@@ -33,7 +33,7 @@ func add(c *call) ([]byte, *failure) {
 		return nil, malformed(PathAdd, "a CNI result", r.err, reply)
 	}
 	if r.ipv6 {
-		useTentative(c.netns, c.ifName)
+		skipDetection(c.netns, c.ifName)
 	}
 	return reply, nil
 }
