@@ -13,28 +13,40 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// askAfter is when the wire is asked for an address that was attached. By then the program knows that it is to listen, even if the pod is
-// the parent's first, and a burst of pods has spread, as RFC 4862, 5.4.2 wants it.
+// askAfter is when the wire is asked for the addresses that were attached first. By then the program knows that it is to listen, even if
+// the pod is the parent's first. Pods that come meanwhile are asked for with it.
 const askAfter = time.Second
 
-// askLater asks whether another host uses the IPv6 addresses of endpoints that are new, as their pods' kernels would by duplicate address
-// detection (RFC 4862, 5.4). That keeps a pod from its address meanwhile, and so the plugin turns it off. Whoever uses the address
-// answers to all nodes, which is a Sighting.
-func (p *Path) askLater(parents map[string]map[netip.Addr]mac) {
-	time.AfterFunc(askAfter, func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		for parent, addrs := range parents {
-			maps.DeleteFunc(addrs, func(a netip.Addr, m mac) bool { return !a.Is6() || p.desired[parent][a] != m })
-			v := p.vmacs[parent]
-			if v == nil || len(addrs) == 0 {
-				continue
-			}
-			if err := solicit(v.parentIndex, addrs); err != nil {
-				p.log.Warn("it is not asked whether another host uses the addresses of pods", "parent", parent, "addresses", slices.Collect(maps.Keys(addrs)), "err", err)
-			}
-		}
-	})
+// askLater asks whether another host uses an IPv6 address that is new, as the pod's kernel would by duplicate address detection (RFC 4862,
+// 5.4). That keeps a pod from its address meanwhile, and so the plugin turns it off. Whoever uses the address answers to all nodes, which
+// is a Sighting. p.mu is held.
+func (p *Path) askLater(parent string, a netip.Addr, m mac) {
+	if p.see == nil || !a.Is6() {
+		return
+	}
+	if p.asks[parent] == nil {
+		p.asks[parent] = map[netip.Addr]mac{}
+		time.AfterFunc(askAfter, func() { p.ask(parent) })
+	}
+	p.asks[parent][a] = m
+}
+
+// ask for what is attached still.
+func (p *Path) ask(parent string) {
+	p.mu.Lock()
+	addrs, index := p.asks[parent], 0
+	delete(p.asks, parent)
+	maps.DeleteFunc(addrs, func(a netip.Addr, m mac) bool { return p.desired[parent][a] != m })
+	if v := p.vmacs[parent]; v != nil {
+		index = v.parentIndex
+	}
+	p.mu.Unlock()
+	if index == 0 || len(addrs) == 0 {
+		return
+	}
+	if err := solicit(index, addrs); err != nil { // p.mu is free: to close a packet socket takes an RCU grace period
+		p.log.Warn("it is not asked whether another host uses the addresses of pods", "parent", parent, "addresses", slices.Collect(maps.Keys(addrs)), "err", err)
+	}
 }
 
 // solicit sends questions out by the parent only, under the pods' own MACs: switches see no other, and pods of this node need not be asked.

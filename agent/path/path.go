@@ -72,7 +72,8 @@ type Path struct {
 	others     *[]OtherNode        // nil: not known yet
 	onLink     map[netip.Addr]bool // addresses of others, at the last look
 	tenants    Tenants
-	vmacs      map[string]*vmac // by parent
+	vmacs      map[string]*vmac              // by parent
+	asks       map[string]map[netip.Addr]mac // see askLater; by parent
 	own        []ownAddress
 	strays     []netlink.Addr // addresses on vmacs
 	watching   bool           // own is kept fresh by events
@@ -81,7 +82,7 @@ type Path struct {
 
 // New has no effect on the node.
 func New(cfg Config, log *slog.Logger) *Path {
-	return &Path{cfg: cfg, log: log, kick: make(chan struct{}, 1), desired: endpoints{}, vmacs: map[string]*vmac{}}
+	return &Path{cfg: cfg, log: log, kick: make(chan struct{}, 1), desired: endpoints{}, vmacs: map[string]*vmac{}, asks: map[string]map[netip.Addr]mac{}}
 }
 
 // SetPrefixes says what is to be steered. Run, or the next Attach or Sync, carries it out.
@@ -124,7 +125,7 @@ func (p *Path) Attach(ctx context.Context, eps ...Endpoint) (err error) {
 		return err
 	}
 
-	parents, fresh := map[string]map[netip.Addr]mac{}, map[string]map[netip.Addr]mac{}
+	parents := map[string]map[netip.Addr]mac{}
 	var added, replaced []Endpoint
 	defer func() {
 		if err != nil {
@@ -145,11 +146,11 @@ func (p *Path) Attach(ctx context.Context, eps ...Endpoint) (err error) {
 			replaced = append(replaced, Endpoint{ep.Parent, addr, before[:]})
 		}
 		if parents[ep.Parent] == nil {
-			parents[ep.Parent], fresh[ep.Parent] = map[netip.Addr]mac{}, map[netip.Addr]mac{}
+			parents[ep.Parent] = map[netip.Addr]mac{}
 		}
 		parents[ep.Parent][addr] = m
 		if before != m {
-			fresh[ep.Parent][addr] = m
+			p.askLater(ep.Parent, addr, m)
 		}
 	}
 	if err := forward(p.log, anyIs4(parents), anyIs6(parents)); err != nil {
@@ -159,9 +160,6 @@ func (p *Path) Attach(ctx context.Context, eps ...Endpoint) (err error) {
 		if err := p.attach(parent, addrs); err != nil {
 			return err
 		}
-	}
-	if p.see != nil && anyIs6(fresh) {
-		p.askLater(fresh)
 	}
 	return nil
 }
