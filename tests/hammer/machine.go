@@ -17,6 +17,7 @@ import (
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/berthdev/berth/agent"
@@ -196,18 +197,21 @@ func (m *machine) call(ctx context.Context, verb string, req *delegate.Request) 
 func (m *machine) putNode(ctx context.Context, status corev1.ConditionStatus, outOfService bool) error {
 	return m.insist(ctx, func() error {
 		nodes := m.kube.CoreV1().Nodes()
-		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: m.name}}
-		if found, err := nodes.Get(ctx, m.name, metav1.GetOptions{}); err == nil {
-			n = found
-		} else if n, err = nodes.Create(ctx, n, metav1.CreateOptions{}); err != nil {
+		n, err := nodes.Get(ctx, m.name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			_, err = nodes.Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: m.name}}, metav1.CreateOptions{})
+			if err == nil || apierrors.IsAlreadyExists(err) {
+				n, err = nodes.Get(ctx, m.name, metav1.GetOptions{})
+			}
+		}
+		if err != nil {
 			return err
 		}
 		n.Spec.Taints = nil
 		if outOfService {
 			n.Spec.Taints = []corev1.Taint{{Key: corev1.TaintNodeOutOfService, Effect: corev1.TaintEffectNoExecute}}
 		}
-		n, err := nodes.Update(ctx, n, metav1.UpdateOptions{})
-		if err != nil {
+		if n, err = nodes.Update(ctx, n, metav1.UpdateOptions{}); err != nil {
 			return err
 		}
 		n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: status}}
