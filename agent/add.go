@@ -139,7 +139,7 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 		if err := a.guard(pod, guarded(holder, c.NetNS, guard, t.leases), guard); err != nil {
 			return nil, errors.Join(err, t.undo(c))
 		}
-		a.clash.attached(parent)
+		a.clash.attached(parent, t.pools)
 		a.tenants.attaching(t.pools, t.leases)
 		if err := a.path.Attach(c, a.endpoints(t.leases...)...); err != nil && steer {
 			return nil, errors.Join(fmt.Errorf("service path: %w", err), t.undo(c))

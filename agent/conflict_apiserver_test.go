@@ -109,6 +109,17 @@ func (r *rig) metric(name string) float64 {
 	return 0
 }
 
+// What a node's first pod on a link, and its first one of a pool, are given is listened to at once: it is asked for a second later.
+func TestListenedAtOnce(t *testing.T) {
+	before := watchPeriod
+	watchPeriod = time.Hour
+	t.Cleanup(func() { watchPeriod = before })
+	r := newRig(t, `a: {subnets: [{cidr: 10.6.0.0/24}]}`)
+	r.watches(r.add(r.pod("first", "berth.dev/ippool=$a"), "s1", "net1"))
+	r.pool("b", `{subnets: [{cidr: 10.7.0.0/24}]}`)
+	r.watches(r.add(r.pod("second", "berth.dev/ippool=$b"), "s2", "net1"))
+}
+
 // A free address that somebody uses is given to no pod, not even as the last of its pool.
 func TestFreeAddressInUse(t *testing.T) {
 	r, offset := clocked(t, `a: {subnets: [{cidr: 10.6.0.0/24, ips: ["10.6.0.1-10.6.0.2"]}]}`)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -20,8 +21,10 @@ import (
 	"github.com/berthdev/berth/ipam/store"
 )
 
+// watchPeriod is the time between looks at what is to be watched.
+var watchPeriod = 5 * time.Second
+
 const (
-	watchPeriod  = 5 * time.Second // at which it is seen what is to be watched
 	writeTimeout = 10 * time.Second
 	// notesPerMinute bounds what this node writes of conflicts, however much is forged on the wire.
 	notesPerMinute = 16
@@ -50,6 +53,7 @@ type conflicts struct {
 
 	mu       sync.Mutex
 	networks map[string]string // by parent
+	listened map[string]bool   // names of pools whose addresses are listened to
 }
 
 func newConflicts(a *Agent) *conflicts {
@@ -67,11 +71,14 @@ func (c *conflicts) watch(ctx context.Context) error {
 	tick := time.NewTicker(watchPeriod)
 	defer tick.Stop()
 	for {
-		networks := networksOf(c.store.Bound(), c.node)
+		networks, pools, listened := networksOf(c.store.Bound(), c.node), c.followed(), map[string]bool{}
+		for _, p := range pools {
+			listened[p.Name] = true
+		}
 		c.mu.Lock()
-		c.networks = networks
+		c.networks, c.listened = networks, listened
 		c.mu.Unlock()
-		c.path.SetWatched(watched(networks, c.followed()))
+		c.path.SetWatched(watched(networks, pools))
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -81,9 +88,12 @@ func (c *conflicts) watch(ctx context.Context) error {
 	}
 }
 
-// attached says that a pod begins to use the parent. Whether its addresses are others', too, is asked for even if it is the first (package path).
-func (c *conflicts) attached(parent string) {
-	if c.networkOf(parent) != "" {
+// attached says that a pod begins to use the parent with addresses of these pools. Whether they are others', too, is asked for a moment
+// later (package path), so they have to be listened to by then.
+func (c *conflicts) attached(parent string, pools []*ipam.Pool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.networks[parent] != "" && !slices.ContainsFunc(pools, func(p *ipam.Pool) bool { return !c.listened[p.Name] }) {
 		return
 	}
 	select {
