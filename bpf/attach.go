@@ -36,7 +36,8 @@ type Steer struct {
 	reader   *ringbuf.Reader           // of the map sightings
 	programs map[string]ebpf.ProgramID // by the hook's name
 
-	mu sync.Mutex // held to change maps
+	mu    sync.Mutex // held to change maps
+	seats *seats[addressKey, endpoint]
 }
 
 // Attach loads the programs, with the pinned maps of an earlier Attach where their layout is the same, pins them and
@@ -80,6 +81,9 @@ func attach(cfg Config) (_ *Steer, err error) {
 		if err := p.PinMap(name, m); err != nil {
 			return nil, err
 		}
+	}
+	if err := s.fillSeats(); err != nil {
+		return nil, err
 	}
 	if s.reader, err = ringbuf.NewReader(s.maps.Sightings); err != nil {
 		return nil, fmt.Errorf("sightings: %w", err)
@@ -133,6 +137,16 @@ func load(cfg Config, p pins.Dir) (*programObjects, error) {
 	return objects, nil
 }
 
+// fillSeats before the programs run.
+func (s *Steer) fillSeats() error {
+	known, err := contents[addressKey, endpoint](s.maps.Endpoints)
+	if err != nil {
+		return fmt.Errorf("read endpoints: %w", err)
+	}
+	s.seats, err = newSeats(s.maps.Seats, &s.mu, addressKey.seat, endpoint.seated, known)
+	return err
+}
+
 // configure sets what is fixed in the programs of a vmac, and names the maps after their layout.
 func configure(spec *ebpf.CollectionSpec, mac [6]byte) error {
 	for name, m := range spec.Maps {
@@ -184,13 +198,15 @@ func each(hooks []hook, do func(hook) error) error {
 	return nil
 }
 
-// byName are the maps that outlive the programs. What belongs to sightings does not: a new agent wants to hear all of them.
+// byName are the maps that are pinned: those that outlive the programs, and seats, for others to see. What belongs to sightings is not: a new
+// agent wants to hear all of them.
 func (s *Steer) byName() map[string]*ebpf.Map {
 	return map[string]*ebpf.Map{
 		programMapEndpoints: s.maps.Endpoints,
 		programMapMacs:      s.maps.Macs,
 		programMapPrefixes:  s.maps.Prefixes,
 		programMapCounters:  s.maps.Counters,
+		programMapSeats:     s.maps.Seats,
 	}
 }
 
@@ -226,7 +242,12 @@ func (s *Steer) attached() (bool, error) {
 func (s *Steer) Mode() string { return s.mode }
 
 // Close releases the descriptors, and ends ReadSighting. All stays attached and pinned.
-func (s *Steer) Close() error { return errors.Join(s.reader.Close(), s.maps.Close()) }
+func (s *Steer) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seats.closed = true
+	return errors.Join(s.reader.Close(), s.maps.Close())
+}
 
 // Remove detaches and unpins, and closes.
 func (s *Steer) Remove() error {

@@ -104,8 +104,8 @@ func (l *lab) wantPins(want ...string) {
 }
 
 var (
-	mapPins = []string{"vmac7/counters", "vmac7/endpoints", "vmac7/macs", "vmac7/prefixes"}
-	tcxPins = []string{"vmac7/counters", "vmac7/endpoints", "vmac7/guard", "vmac7/macs", "vmac7/prefixes", "vmac7/steer"}
+	mapPins = []string{"vmac7/counters", "vmac7/endpoints", "vmac7/macs", "vmac7/prefixes", "vmac7/seats"}
+	tcxPins = []string{"vmac7/counters", "vmac7/endpoints", "vmac7/guard", "vmac7/macs", "vmac7/prefixes", "vmac7/seats", "vmac7/steer"}
 )
 
 func (l *lab) wantMode(s *Steer, mode string) {

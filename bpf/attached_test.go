@@ -75,7 +75,7 @@ func TestAttached(t *testing.T) {
 			l.addVMAC()
 		},
 	}
-	for _, name := range []string{programMapEndpoints, programMapMacs, programMapPrefixes, programMapCounters} {
+	for _, name := range []string{programMapEndpoints, programMapMacs, programMapPrefixes, programMapCounters, programMapSeats} {
 		both[name+" unpinned"] = unpin(name)
 	}
 	both["foreign map"] = func(l *lab) {

@@ -18,7 +18,10 @@ import (
 // being called by the test run; what one look-up takes besides is the least that a program costs which finds something by a packet's address.
 // Of the latter, returns are the most where CPUs are kept from predicting them (Safe RET), as a look-up calls four functions of the kernel.
 func BenchmarkSteer(b *testing.B) {
-	bench := newBench(b, knownEndpoints, knownPrefixes)
+	bench, unseated := newBench(b, knownEndpoints, knownPrefixes), newBench(b, knownEndpoints, knownPrefixes)
+	if err := bench.Seat(); err != nil {
+		b.Fatal(err)
+	}
 	steer, guard := bench.programPrograms.Steer, bench.programPrograms.Guard
 	empty := emptyProgram(b)
 	for _, bb := range []struct {
@@ -31,6 +34,8 @@ func BenchmarkSteer(b *testing.B) {
 		{name: "lookup", program: lookupProgram(b), packet: service4},
 		{name: "steered_ipv4", program: steer, packet: service4},
 		{name: "steered_ipv6", program: steer, packet: service6},
+		{name: "unseated/steered_ipv4", program: unseated.programPrograms.Steer, packet: service4},
+		{name: "unseated/steered_ipv6", program: unseated.programPrograms.Steer, packet: service6},
 		{name: "drop_spoofed_mac", program: steer, packet: ipv4(vmac, alien, "10.1.0.11", "10.96.0.1")},
 		{name: "drop_arp_other", program: steer, packet: whoHas(pod1, "10.1.0.11", "10.1.0.12")},
 		{name: "guard/pass_ipv4", program: guard, packet: service4},
@@ -96,7 +101,10 @@ func lookupProgram(b *testing.B) *ebpf.Program {
 
 // BenchmarkSource times the source guard the same way, with the entry of one interface, as at its egress.
 func BenchmarkSource(b *testing.B) {
-	bench := newSourceBench(b)
+	bench, unseated := newSourceBench(b), newSourceBench(b)
+	if err := bench.Seat(); err != nil {
+		b.Fatal(err)
+	}
 	empty := emptyProgram(b)
 	for _, bb := range []struct {
 		name    string
@@ -106,6 +114,8 @@ func BenchmarkSource(b *testing.B) {
 		{"empty", empty, service4},
 		{"ipv4", bench.entries[here], service4},
 		{"ipv6", bench.entries[here], service6},
+		{"unseated/ipv4", unseated.entries[here], service4},
+		{"unseated/ipv6", unseated.entries[here], service6},
 		{"ipv4 of a prefix", bench.entries[neighbour], ipv4(alien, pod2, "10.9.0.1", "8.8.8.8")},
 		{"ipv6 of a prefix", bench.entries[neighbour], ipv6(alien, pod2, "2001:db8:9::1", "2001:4860::1", 17, 64)},
 		{"arp", bench.entries[here], whoHas(pod1, "10.1.0.11", "10.1.0.1")},

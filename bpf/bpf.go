@@ -45,7 +45,7 @@
 // Siblings have their copy of a broadcast by then. The sender is told of the drop: its link counts it, and a packet socket
 // gets ENOBUFS.
 //
-// Everything is pinned below Config.PinDir/Config.Name: the maps endpoints, macs, prefixes and counters, and in tcx mode the
+// Everything is pinned below Config.PinDir/Config.Name: the maps endpoints, macs, prefixes, counters and seats, and in tcx mode the
 // links steer and guard. With clsact there are no links to pin, and the filters, named berth/<vmac>/<program>, last as long
 // as the devices do. The process may end; what it attached goes on.
 package bpf

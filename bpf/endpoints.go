@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -8,13 +9,28 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// endpoint is the value of the endpoints map.
-type endpoint struct {
-	MAC   [6]byte
-	Flags uint16
+// addressKey and endpoint are key and value of the endpoints map.
+type (
+	addressKey [16]byte
+	endpoint   struct {
+		MAC   [6]byte
+		Flags uint16 // flagSeated
+	}
+)
+
+func (k addressKey) seat() uint32 {
+	words := func(i int) uint64 {
+		return uint64(binary.NativeEndian.Uint32(k[i:]))<<32 | uint64(binary.NativeEndian.Uint32(k[i+4:]))
+	}
+	return firstSeat(words(0), words(8))
 }
 
-func (e Endpoint) entry() (key [16]byte, value endpoint, err error) {
+func (e endpoint) seated() endpoint {
+	e.Flags |= flagSeated
+	return e
+}
+
+func (e Endpoint) entry() (key addressKey, value endpoint, err error) {
 	if !e.Address.IsValid() {
 		return key, value, fmt.Errorf("endpoint %x: no address", e.MAC)
 	}
@@ -23,15 +39,19 @@ func (e Endpoint) entry() (key [16]byte, value endpoint, err error) {
 
 // Endpoints are those that the programs know, in no order.
 func (s *Steer) Endpoints() ([]Endpoint, error) {
-	have, err := contents[[16]byte, endpoint](s.maps.Endpoints)
+	have, err := contents[addressKey, endpoint](s.maps.Endpoints)
 	if err != nil {
 		return nil, fmt.Errorf("read endpoints: %w", err)
 	}
+	return asEndpoints(have), nil
+}
+
+func asEndpoints(known map[addressKey]endpoint) []Endpoint {
 	var out []Endpoint
-	for key, value := range have {
+	for key, value := range known {
 		out = append(out, Endpoint{netip.AddrFrom16(key).Unmap(), value.MAC})
 	}
-	return out, nil
+	return out
 }
 
 // SyncEndpoints makes the endpoints exactly these. Those in both the old and the new set are served throughout.
@@ -39,7 +59,7 @@ func (s *Steer) SyncEndpoints(want []Endpoint) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 
-	entries := make(map[[16]byte]endpoint, len(want))
+	entries := make(map[addressKey]endpoint, len(want))
 	for _, e := range want {
 		key, value, err := e.entry()
 		if err != nil {
@@ -57,7 +77,7 @@ func (s *Steer) SyncEndpoints(want []Endpoint) error {
 			return err
 		}
 	}
-	if err := synchronize(s.maps.Endpoints, entries); err != nil {
+	if err := s.seats.sync(entries, func() error { return synchronize(s.maps.Endpoints, entries) }); err != nil {
 		return fmt.Errorf("endpoints: %w", err)
 	}
 	return s.dropMACs()
@@ -77,7 +97,7 @@ func (s *Steer) PutEndpoint(e Endpoint) error {
 	}
 	var old endpoint
 	lookup := s.maps.Endpoints.Lookup(key, &old)
-	if err := s.maps.Endpoints.Put(key, value); err != nil {
+	if err := s.seats.put(key, value, func() error { return s.maps.Endpoints.Put(key, value) }); err != nil {
 		return fmt.Errorf("put endpoint %s: %w", e.Address, err)
 	}
 	if lookup == nil && old.MAC != e.MAC {
@@ -95,10 +115,19 @@ func (s *Steer) DeleteEndpoint(address netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	if err := s.maps.Endpoints.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+	err = s.seats.delete(key, func() error { return s.maps.Endpoints.Delete(key) })
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("delete endpoint %s: %w", address, err)
 	}
 	return s.dropMACs()
+}
+
+// Seat has the programs find faster the endpoints that are new since the last call. It waits for the kernel, some ten milliseconds.
+func (s *Steer) Seat() error {
+	if err := s.seats.settle(); err != nil {
+		return fmt.Errorf("service path of %s: %w", s.cfg.Name, err)
+	}
+	return nil
 }
 
 func (s *Steer) putMAC(mac [6]byte) error {
@@ -110,7 +139,7 @@ func (s *Steer) putMAC(mac [6]byte) error {
 
 // dropMACs removes the MACs without endpoint. It reads the map instead of keeping count, so nothing can drift.
 func (s *Steer) dropMACs() error {
-	endpoints, err := contents[[16]byte, endpoint](s.maps.Endpoints)
+	endpoints, err := contents[addressKey, endpoint](s.maps.Endpoints)
 	if err != nil {
 		return fmt.Errorf("read endpoints: %w", err)
 	}

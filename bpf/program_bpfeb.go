@@ -51,6 +51,7 @@ const (
 	programMapMacs      = "macs"
 	programMapPackets   = "packets"
 	programMapPrefixes  = "prefixes"
+	programMapSeats     = "seats"
 	programMapSeen      = "seen"
 	programMapSightings = "sightings"
 	programMapTelling   = "telling"
@@ -117,6 +118,7 @@ type programMapSpecs struct {
 	Macs      *ebpf.MapSpec `ebpf:"macs"`
 	Packets   *ebpf.MapSpec `ebpf:"packets"`
 	Prefixes  *ebpf.MapSpec `ebpf:"prefixes"`
+	Seats     *ebpf.MapSpec `ebpf:"seats"`
 	Seen      *ebpf.MapSpec `ebpf:"seen"`
 	Sightings *ebpf.MapSpec `ebpf:"sightings"`
 	Telling   *ebpf.MapSpec `ebpf:"telling"`
@@ -157,6 +159,7 @@ type programMaps struct {
 	Macs      *ebpf.Map `ebpf:"macs"`
 	Packets   *ebpf.Map `ebpf:"packets"`
 	Prefixes  *ebpf.Map `ebpf:"prefixes"`
+	Seats     *ebpf.Map `ebpf:"seats"`
 	Seen      *ebpf.Map `ebpf:"seen"`
 	Sightings *ebpf.Map `ebpf:"sightings"`
 	Telling   *ebpf.Map `ebpf:"telling"`
@@ -172,6 +175,7 @@ func (m *programMaps) Close() error {
 		m.Macs,
 		m.Packets,
 		m.Prefixes,
+		m.Seats,
 		m.Seen,
 		m.Sightings,
 		m.Telling,

@@ -66,6 +66,9 @@ func newBench(t testing.TB, endpoints []Endpoint, prefixes map[netip.Prefix]Clas
 	}
 	t.Cleanup(func() { objects.Close() })
 	b := &bench{&Steer{maps: objects.programMaps}, objects.programPrograms}
+	if err := b.fillSeats(); err != nil {
+		t.Fatal(err)
+	}
 	if err := b.SyncEndpoints(endpoints); err != nil {
 		t.Fatal(err)
 	}
@@ -292,16 +295,22 @@ var steerTests = []packetTest{
 	{name: "802.3", packet: ethernet(vmac, pod1, 38, make([]byte, 46)), reason: "drop_not_ip"},
 }
 
+// Endpoints are found in the hash map, and then in seats.
 func TestSteer(t *testing.T) {
 	b := newBench(t, knownEndpoints, knownPrefixes)
 	seen := map[string]bool{}
-	for _, tt := range steerTests {
-		t.Run(tt.name, func(t *testing.T) {
-			seen[tt.reason] = true
-			if diff := cmp.Diff(tt.want(), b.run(t, b.programPrograms.Steer, tt.packet, tt.context)); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
-		})
+	for _, where := range []string{"", "seated/"} {
+		for _, tt := range steerTests {
+			t.Run(where+tt.name, func(t *testing.T) {
+				seen[tt.reason] = true
+				if diff := cmp.Diff(tt.want(), b.run(t, b.programPrograms.Steer, tt.packet, tt.context)); diff != "" {
+					t.Errorf("(-want +got):\n%s", diff)
+				}
+			})
+		}
+		if err := b.Seat(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, reason := range Reasons() {
 		switch reason {

@@ -135,14 +135,23 @@ SEC("tc")
 int source(struct __sk_buff *skb)
 {
 	struct place at = {(__u64)skb->cb[1] << 32 | skb->cb[0], skb->cb[2], 0};
-	struct identity *i = bpf_map_lookup_elem(&identities, &at);
-	enum refusal refused = i ? judge(skb, &at, i) : SOURCE_UNKNOWN;
+	const struct identity *i = seated(&at);
+	struct known_identity *known = 0;
+	enum refusal refused;
 	__u64 *count;
 
+	if (!i) {
+		known = bpf_map_lookup_elem(&identities, &at);
+		if (known)
+			i = &known->identity;
+	}
+	refused = i ? judge(skb, &at, i) : SOURCE_UNKNOWN;
 	if (refused == PERMITTED)
 		return TCX_NEXT;
-	if (i)
-		__sync_fetch_and_add(&i->refused, 1);
+	if (!known)
+		known = bpf_map_lookup_elem(&identities, &at);
+	if (known)
+		__sync_fetch_and_add(&known->refused, 1);
 	count = bpf_map_lookup_elem(&refusals, &refused);
 	if (count)
 		++*count;

@@ -48,22 +48,26 @@ type SourceGuard struct {
 	fence    *fence // nil: none
 	unfenced error  // why
 
-	mu      sync.Mutex             // held to change identities and further
+	mu      sync.Mutex             // held to change the maps
 	further map[Place][]furtherKey // content of the map
+	seats   *seats[placeKey, identity]
 }
 
-// identity and furtherKey are as in source.h.
+// placeKey, identity, knownIdentity and furtherKey are as in source.h.
 type (
 	placeKey struct {
 		Cookie     uint64
 		Index, Pad uint32
 	}
 	identity struct {
-		MAC     [6]byte
-		Flags   uint16
-		IPv4    [2][4]byte
-		IPv6    [2][16]byte
-		Refused uint64
+		MAC   [6]byte
+		Flags uint16
+		IPv4  [2][4]byte
+		IPv6  [2][16]byte
+	}
+	knownIdentity struct {
+		Identity identity
+		Refused  uint64
 	}
 	furtherKey struct {
 		Len, Index uint32
@@ -73,7 +77,7 @@ type (
 )
 
 const (
-	flagDHCP    = 1
+	flagDHCP    = 1 // beside flagSeated
 	flagFurther = 2
 	placeBits   = 96
 )
@@ -118,11 +122,27 @@ func (g *SourceGuard) open() (err error) {
 			err = errors.Join(err, g.maps.Close())
 		}
 	}()
+	have, err := contents[placeKey, knownIdentity](g.maps.Identities)
+	if err != nil {
+		return fmt.Errorf("read interfaces: %w", err)
+	}
+	pods, identities := map[uint64]bool{}, map[placeKey]identity{}
+	for at, v := range have {
+		pods[at.Cookie] = true
+		identities[at] = v.Identity
+	}
+	if g.seats, err = newSeats(g.maps.Seats, &g.mu, placeKey.seat, identity.seated, identities); err != nil {
+		return err
+	}
 	if err := g.maps.Programs.Put(uint32(0), objects.Source); err != nil {
 		return fmt.Errorf("change program: %w", err)
 	}
+	// Of the program, not of the node: the one before has others.
+	if err := os.Remove(filepath.Join(g.dir, sourceMapSeats)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("unpin map %s: %w", sourceMapSeats, err)
+	}
 	for name, m := range map[string]*ebpf.Map{sourceMapIdentities: g.maps.Identities, sourceMapFurther: g.maps.Further,
-		sourceMapRefusals: g.maps.Refusals, sourceMapPrograms: g.maps.Programs} {
+		sourceMapRefusals: g.maps.Refusals, sourceMapPrograms: g.maps.Programs, sourceMapSeats: g.maps.Seats} {
 		if reused[name] != nil {
 			continue
 		}
@@ -138,22 +158,17 @@ func (g *SourceGuard) open() (err error) {
 		at := Place{k.Cookie, int(k.Index)}
 		g.further[at] = append(g.further[at], k)
 	}
-	places, err := g.Places()
-	if err != nil {
-		return err
-	}
-	pods := map[uint64]bool{}
-	for _, at := range places {
-		pods[at.Cookie] = true
-	}
 	g.fence, g.unfenced = openFence(g.dir, pods)
 	return nil
 }
 
-// pinned are the maps of an earlier run, of those that the spec has.
+// pinned are the maps of an earlier run, of those that the spec has and that outlive their program.
 func pinned(dir string, spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, error) {
 	reused := map[string]*ebpf.Map{}
 	for name := range spec.Maps {
+		if name == sourceMapSeats {
+			continue
+		}
 		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, name), nil)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -168,6 +183,9 @@ func pinned(dir string, spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, error)
 
 // Close releases the descriptors. All stays attached and pinned.
 func (g *SourceGuard) Close() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.seats.closed = true
 	if g.fence == nil {
 		return g.maps.Close()
 	}
@@ -178,6 +196,21 @@ func (g *SourceGuard) Close() error {
 func (g *SourceGuard) Unfenced() error { return g.unfenced }
 
 func (p Place) key() placeKey { return placeKey{Cookie: p.Cookie, Index: uint32(p.Index)} }
+
+func (k placeKey) seat() uint32 { return firstSeat(uint64(k.Index), k.Cookie) }
+
+func (id identity) seated() identity {
+	id.Flags |= flagSeated
+	return id
+}
+
+// Seat has the program find faster what it knows of an interface since the last call. It waits for the kernel, some ten milliseconds.
+func (g *SourceGuard) Seat() error {
+	if err := g.seats.settle(); err != nil {
+		return fmt.Errorf("source guard: %w", err)
+	}
+	return nil
+}
 
 // Put says what an interface may send as. It costs some microseconds, and no frame is judged by half of it.
 func (g *SourceGuard) Put(at Place, s Source) error {
@@ -197,10 +230,12 @@ func (g *SourceGuard) Put(at Place, s Source) error {
 			return fmt.Errorf("source guard: put prefix: %w", err)
 		}
 	}
-	if id.Refused, err = g.refused(at); err != nil {
+	refused, err := g.refused(at)
+	if err != nil {
 		return err
 	}
-	if err := g.maps.Identities.Put(at.key(), id); err != nil {
+	err = g.seats.put(at.key(), id, func() error { return g.maps.Identities.Put(at.key(), knownIdentity{id, refused}) })
+	if err != nil {
 		return fmt.Errorf("source guard: put %v: %w", at, err)
 	}
 	return g.keepFurther(at, further)
@@ -262,7 +297,8 @@ func (p Place) entries(s Source) (id identity, further []furtherKey, err error) 
 func (g *SourceGuard) Delete(at Place) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if err := g.maps.Identities.Delete(at.key()); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+	err := g.seats.delete(at.key(), func() error { return g.maps.Identities.Delete(at.key()) })
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("source guard: delete %v: %w", at, err)
 	}
 	return errors.Join(g.keepFurther(at, nil), g.unfence(at.Cookie))
@@ -282,7 +318,7 @@ func (g *SourceGuard) unfence(cookie uint64) error {
 
 // Places are all interfaces of which something is known, in no order.
 func (g *SourceGuard) Places() ([]Place, error) {
-	have, err := contents[placeKey, identity](g.maps.Identities)
+	have, err := contents[placeKey, knownIdentity](g.maps.Identities)
 	if err != nil {
 		return nil, fmt.Errorf("source guard: read interfaces: %w", err)
 	}
@@ -297,11 +333,11 @@ func (g *SourceGuard) Places() ([]Place, error) {
 func (g *SourceGuard) Refused(at Place) (uint64, error) { return g.refused(at) }
 
 func (g *SourceGuard) refused(at Place) (uint64, error) {
-	var id identity
-	if err := g.maps.Identities.Lookup(at.key(), &id); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+	var have knownIdentity
+	if err := g.maps.Identities.Lookup(at.key(), &have); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return 0, fmt.Errorf("source guard: look up %v: %w", at, err)
 	}
-	return id.Refused, nil
+	return have.Refused, nil
 }
 
 // Denied is how many calls of the pod with that namespace the fence has denied.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "packet.h"
+#include "seats.h"
 
 // Names and meanings for people are in source_counters.go. Pinned counters go by position: see sourceLayout.
 enum refusal {
@@ -39,6 +40,7 @@ struct place {
 enum {
 	DHCP = 1,    // an address of it comes by DHCP
 	FURTHER = 2, // there is more in the map further
+	// and SEATED
 };
 
 // What an interface may send as. Addresses that are not set are zero, which nobody may send as.
@@ -47,16 +49,45 @@ struct identity {
 	__u16 flags;
 	__be32 ipv4[2];
 	struct address ipv6[2];
+};
+
+struct known_identity {
+	struct identity identity;
 	__u64 refused; // frames
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__type(key, struct place);
-	__type(value, struct identity);
+	__type(value, struct known_identity);
 	__uint(max_entries, 16384);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } identities SEC(".maps");
+
+struct seat {
+	struct place at;
+	struct identity identity;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct seat);
+	__uint(max_entries, SEATS);
+} seats SEC(".maps");
+
+static inline const struct identity *seated(const struct place *at)
+{
+	__u32 n = first_seat(at->ifindex, at->cookie);
+
+	for (int i = 0; i < 2; i++, n ^= 1) {
+		const struct seat *s = bpf_map_lookup_elem(&seats, &n);
+
+		if (s && s->identity.flags & SEATED && s->at.cookie == at->cookie && s->at.ifindex == at->ifindex)
+			return &s->identity;
+	}
+	return 0;
+}
 
 struct further_key {
 	__u32 len;

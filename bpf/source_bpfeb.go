@@ -39,6 +39,7 @@ const (
 	sourceMapPackets    = "packets"
 	sourceMapPrograms   = "programs"
 	sourceMapRefusals   = "refusals"
+	sourceMapSeats      = "seats"
 	sourceMapWatchKeys  = "watch_keys"
 	sourceMapWatching   = "watching"
 	sourceProgSource    = "source"
@@ -98,6 +99,7 @@ type sourceMapSpecs struct {
 	Packets    *ebpf.MapSpec `ebpf:"packets"`
 	Programs   *ebpf.MapSpec `ebpf:"programs"`
 	Refusals   *ebpf.MapSpec `ebpf:"refusals"`
+	Seats      *ebpf.MapSpec `ebpf:"seats"`
 	WatchKeys  *ebpf.MapSpec `ebpf:"watch_keys"`
 	Watching   *ebpf.MapSpec `ebpf:"watching"`
 }
@@ -133,6 +135,7 @@ type sourceMaps struct {
 	Packets    *ebpf.Map `ebpf:"packets"`
 	Programs   *ebpf.Map `ebpf:"programs"`
 	Refusals   *ebpf.Map `ebpf:"refusals"`
+	Seats      *ebpf.Map `ebpf:"seats"`
 	WatchKeys  *ebpf.Map `ebpf:"watch_keys"`
 	Watching   *ebpf.Map `ebpf:"watching"`
 }
@@ -144,6 +147,7 @@ func (m *sourceMaps) Close() error {
 		m.Packets,
 		m.Programs,
 		m.Refusals,
+		m.Seats,
 		m.WatchKeys,
 		m.Watching,
 	)

@@ -255,27 +255,33 @@ var sourceTests = []struct {
 	{"802.3", here, ethernet(alien, pod1, 38, make([]byte, 46)), "source_not_ip"},
 }
 
+// What an interface may send as is found in the hash map, and then in a seat.
 func TestSource(t *testing.T) {
 	b := newSourceBench(t)
 	seen := map[string]bool{}
-	for _, tt := range sourceTests {
-		t.Run(tt.name, func(t *testing.T) {
-			seen[tt.reason] = true
-			want := outcome{next, tt.packet, map[string]uint64{}}
-			if tt.reason != "" {
-				want.Verdict, want.Counted[tt.reason] = drop, 1
-			}
-			before, err := b.Refused(tt.at)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(want, b.run(t, tt.at, tt.packet)); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
-			if after, err := b.Refused(tt.at); err != nil || after-before != uint64(len(want.Counted)) {
-				t.Errorf("refused %d of the interface, want %d (%v)", after-before, len(want.Counted), err)
-			}
-		})
+	for _, where := range []string{"", "seated/"} {
+		for _, tt := range sourceTests {
+			t.Run(where+tt.name, func(t *testing.T) {
+				seen[tt.reason] = true
+				want := outcome{next, tt.packet, map[string]uint64{}}
+				if tt.reason != "" {
+					want.Verdict, want.Counted[tt.reason] = drop, 1
+				}
+				before, err := b.Refused(tt.at)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(want, b.run(t, tt.at, tt.packet)); diff != "" {
+					t.Errorf("(-want +got):\n%s", diff)
+				}
+				if after, err := b.Refused(tt.at); err != nil || after-before != uint64(len(want.Counted)) {
+					t.Errorf("refused %d of the interface, want %d (%v)", after-before, len(want.Counted), err)
+				}
+			})
+		}
+		if err := b.Seat(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, reason := range Refusals() {
 		if !seen[reason] && reason != "source_unknown" {
@@ -382,6 +388,9 @@ func FuzzSource(f *testing.F) {
 		f.Add(tt.packet, tt.at == neighbour)
 	}
 	b := newSourceBench(f)
+	if err := b.Seat(); err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, packet []byte, second bool) {
 		if len(packet) < 14 || len(packet) > 1514 || len(packet) < shortest(packet) {
 			return // the kernel takes no such test run

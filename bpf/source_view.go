@@ -22,6 +22,11 @@ func ExamineSource(pinDir string, at Place, want Source) (faults []string, err e
 		}
 	}
 	defer func() { err = errors.Join(err, g.maps.Close()) }()
+	// Agents of earlier versions have none.
+	g.maps.Seats, err = ebpf.LoadPinnedMap(filepath.Join(g.dir, sourceMapSeats), &ebpf.LoadPinOptions{ReadOnly: true})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("source guard: pinned map %s: %w", sourceMapSeats, err)
+	}
 	attached, _, err := g.Link(at)
 	if err == nil && !attached {
 		attached, err = hasFilter(at.Index, netlink.HANDLE_MIN_EGRESS, filterName(sourceProgSource, sourceFilter))
@@ -72,19 +77,41 @@ func ExamineFence(pinDir string, cookie uint64) (bool, error) {
 	return err == nil, nil
 }
 
+// judgedAs is what an interface may send as by its seat, or if it has none by the hash map.
+func (g *SourceGuard) judgedAs(at Place, known identity) (identity, error) {
+	if g.maps.Seats == nil {
+		return known, nil
+	}
+	k := at.key()
+	for _, n := range []uint32{k.seat(), k.seat() ^ 1} {
+		var s seat[placeKey, identity]
+		if err := g.maps.Seats.Lookup(n, &s); err != nil {
+			return known, fmt.Errorf("source guard: look up seat %d: %w", n, err)
+		}
+		if s.Key == k && s.Value.Flags&flagSeated != 0 {
+			s.Value.Flags &^= flagSeated
+			return s.Value, nil
+		}
+	}
+	return known, nil
+}
+
 // examineIdentity compares what the program knows.
 func (g *SourceGuard) examineIdentity(at Place, want Source) (faults []string, err error) {
 	id, further, err := at.entries(want)
 	if err != nil {
 		return nil, err
 	}
-	var have identity
-	if err := g.maps.Identities.Lookup(at.key(), &have); errors.Is(err, ebpf.ErrKeyNotExist) {
+	var known knownIdentity
+	if err := g.maps.Identities.Lookup(at.key(), &known); errors.Is(err, ebpf.ErrKeyNotExist) {
 		return []string{"its program knows nothing of it, and drops all that it sends"}, nil
 	} else if err != nil {
 		return nil, fmt.Errorf("source guard: look up %v: %w", at, err)
 	}
-	have.Refused = 0
+	have, err := g.judgedAs(at, known.Identity)
+	if err != nil {
+		return nil, err
+	}
 	if have != id {
 		faults = append(faults, fmt.Sprintf("its program lets it send as MAC %x, not %x, or with other addresses than its leases", have.MAC, id.MAC))
 	}

@@ -37,14 +37,36 @@ func Open(cfg Config) (_ *View, err error) {
 			return nil, errors.Join(fmt.Errorf("service path of %s: pinned map %s: %w", cfg.Name, name, err), v.Close())
 		}
 	}
+	// Agents of earlier versions have none.
+	v.maps.Seats, err = ebpf.LoadPinnedMap(filepath.Join(cfg.PinDir, cfg.Name, programMapSeats), &ebpf.LoadPinOptions{ReadOnly: true})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.Join(fmt.Errorf("service path of %s: pinned map %s: %w", cfg.Name, programMapSeats, err), v.Close())
+	}
 	return v, nil
 }
 
 // Close releases the descriptors.
 func (v *View) Close() error { return v.maps.Close() }
 
-// Endpoints are those that the programs know, in no order.
-func (v *View) Endpoints() ([]Endpoint, error) { return (&Steer{maps: v.maps}).Endpoints() }
+// Endpoints are those that the programs know, in no order: by their seats, or if they have none by the hash map.
+func (v *View) Endpoints() ([]Endpoint, error) {
+	known, err := contents[addressKey, endpoint](v.maps.Endpoints)
+	if err != nil {
+		return nil, fmt.Errorf("read endpoints: %w", err)
+	}
+	if v.maps.Seats != nil {
+		seats, err := contents[uint32, seat[addressKey, endpoint]](v.maps.Seats)
+		if err != nil {
+			return nil, fmt.Errorf("read seats: %w", err)
+		}
+		for _, s := range seats {
+			if s.Value.Flags&flagSeated != 0 {
+				known[s.Key] = s.Value
+			}
+		}
+	}
+	return asEndpoints(known), nil
+}
 
 // Prefixes are those that the programs steer.
 func (v *View) Prefixes() (map[netip.Prefix]Class, error) { return (&Steer{maps: v.maps}).Prefixes() }

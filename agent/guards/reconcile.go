@@ -67,6 +67,7 @@ func (g *Guards) look(all bool) error {
 	if all {
 		errs = append(errs, g.collect(guard))
 	}
+	errs = append(errs, guard.Seat())
 	return errors.Join(errs...)
 }
 

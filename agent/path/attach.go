@@ -40,6 +40,7 @@ func (p *Path) attach(parent string, addrs map[netip.Addr]mac) error {
 
 // add adds endpoints to a vmac that is ready.
 func (p *Path) add(v *vmac, addrs map[netip.Addr]mac) error {
+	defer p.unseated()
 	for addr, src := range desiredRoutes(addrs, p.own, v.parentIndex) {
 		if err := errors.Join(
 			v.program.PutEndpoint(bpf.Endpoint{Address: addr, MAC: addrs[addr]}),

@@ -13,6 +13,7 @@ import (
 // fill brings everything about a vmac up to date: program first, so that nothing passes that should not, routes last, so that
 // nothing is sent that could not arrive.
 func (p *Path) fill(v *vmac) error {
+	defer p.unseated()
 	addrs := p.desired[v.parent]
 	errs := []error{}
 	note := func(err error) {

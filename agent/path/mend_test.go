@@ -19,6 +19,40 @@ import (
 	"github.com/berthdev/berth/tests/netns"
 )
 
+// An ADD does not wait for seats, Run sees to them.
+func TestSeated(t *testing.T) {
+	c := newCluster(t, 1)
+	n := c.nodes[0]
+	n.start()
+	n.must("sync")
+	n.must("run")
+	n.attached(1)
+	n.attached(2)
+	eventually(t, 10*time.Second, "seats", func() error {
+		m, err := ebpf.LoadPinnedMap(filepath.Join(n.cfg.PinDir, n.vmac().Name, "seats"), nil)
+		if err != nil {
+			return err
+		}
+		defer m.Close()
+		var i uint32
+		var seat struct { // as in endpoints.h
+			Address [16]byte
+			MAC     [6]byte
+			Flags   uint16
+		}
+		seated, it := 0, m.Iterate()
+		for it.Next(&i, &seat) {
+			if seat.Flags&(1<<15) != 0 {
+				seated++
+			}
+		}
+		if seated != 4 {
+			return fmt.Errorf("%d of 4 addresses are seated", seated)
+		}
+		return it.Err()
+	})
+}
+
 // TestMend breaks the path in every way that an event tells of, and some others.
 func TestMend(t *testing.T) {
 	c := newCluster(t, 1)

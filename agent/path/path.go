@@ -51,11 +51,12 @@ var ErrNoPrefixes = errors.New("the steered prefixes are not known yet")
 
 // Path is the service path of this node.
 type Path struct {
-	cfg  Config
-	log  *slog.Logger
-	kick chan struct{}            // wakes Run
-	mine atomic.Pointer[interest] // which links' events matter
-	see  func(Sighting)           // nil: nobody is told
+	cfg   Config
+	log   *slog.Logger
+	kick  chan struct{}            // wakes Run
+	fresh chan struct{}            // wakes seat
+	mine  atomic.Pointer[interest] // which links' events matter
+	see   func(Sighting)           // nil: nobody is told
 
 	tell func(links []string) error // nil: nobody is told
 
@@ -82,7 +83,8 @@ type Path struct {
 
 // New has no effect on the node.
 func New(cfg Config, log *slog.Logger) *Path {
-	return &Path{cfg: cfg, log: log, kick: make(chan struct{}, 1), desired: endpoints{}, vmacs: map[string]*vmac{}, asks: map[string]map[netip.Addr]mac{}}
+	return &Path{cfg: cfg, log: log, kick: make(chan struct{}, 1), fresh: make(chan struct{}, 1), desired: endpoints{}, vmacs: map[string]*vmac{},
+		asks: map[string]map[netip.Addr]mac{}}
 }
 
 // SetPrefixes says what is to be steered. Run, or the next Attach or Sync, carries it out.

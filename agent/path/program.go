@@ -14,6 +14,7 @@ type program interface {
 	SyncEndpoints([]bpf.Endpoint) error
 	PutEndpoint(bpf.Endpoint) error
 	DeleteEndpoint(netip.Addr) error
+	Seat() error
 	SyncPrefixes(map[netip.Prefix]bpf.Class) error
 	SyncWatched([]netip.Prefix) error
 	ReadSighting() (bpf.Sighting, error)

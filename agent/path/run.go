@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -46,14 +47,12 @@ func (p *Path) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("subscribe to link and address events: %w", err)
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		p.watch(ctx, events)
-	}()
+	var done sync.WaitGroup
+	done.Go(func() { p.watch(ctx, events) })
+	done.Go(func() { p.seat(ctx) })
 	defer func() {
 		events.Close()
-		<-done
+		done.Wait()
 		p.setWatching(false)
 	}()
 	p.setWatching(true)
@@ -106,6 +105,36 @@ func (p *Path) turn(mend bool) (time.Duration, error) {
 		}
 	}
 	return wait, err
+}
+
+// seat has programs find new endpoints faster, until ctx ends. It is apart from Run's turns, as ADDs would wait for the kernel with those.
+func (p *Path) seat(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.fresh:
+		}
+		programs := map[string]program{}
+		p.mu.Lock()
+		for _, v := range p.vmacs {
+			programs[v.name] = v.program
+		}
+		p.mu.Unlock()
+		for name, program := range programs {
+			if err := program.Seat(); err != nil {
+				p.log.Warn("what pods send to Services is judged more slowly than it could be", "link", name, "err", err)
+			}
+		}
+	}
+}
+
+// unseated tells of endpoints that were told to a program.
+func (p *Path) unseated() {
+	select {
+	case p.fresh <- struct{}{}:
+	default: // it is known already
+	}
 }
 
 func (p *Path) setWatching(on bool) {
