@@ -41,6 +41,16 @@ func (c *cluster) stranger(addrs ...netip.Addr) *stranger {
 			local(c.t, ns, a)
 		}
 	}
+	// The bridge forwards for a port once the kernel has noticed its carrier, which it may do a second later.
+	eventually(c.t, 10*time.Second, "the wire serves the stranger", func() (err error) {
+		c.wire.Do(func() {
+			var link netlink.Link
+			if link, err = netlink.LinkByName("stranger"); err == nil && link.Attrs().OperState != netlink.OperUp {
+				err = errors.New(link.Attrs().OperState.String())
+			}
+		})
+		return err
+	})
 	h := &stranger{NS: ns, t: c.t}
 	h.Do(func() {
 		link, err := netlink.LinkByName("eth0")

@@ -41,7 +41,7 @@ kind: Pod
 metadata:
   name: %[1]s
   labels: {app: %[1]s}
-  annotations: {v1.multus-cni.io/default-network: default/macvlan, berth.dev/ippool: "zone-a, zone-b", berth.dev/fast-mode: %[3]s}
+  annotations: {v1.multus-cni.io/default-network: default/macvlan, berth.dev/ippool: "zone-a, zone-b", berth.dev/fast-mode: %[3]s, berth.dev/source-guard: %[4]s}
 spec:
   nodeName: %[2]s
   terminationGracePeriodSeconds: 1
@@ -103,10 +103,12 @@ func newCluster(ctx context.Context, o options) (c *cluster, err error) {
 func (c *cluster) install(ctx context.Context) error {
 	manifest := workload
 	var names []string
-	for _, p := range []struct{ name, node, fastMode string }{
-		{client, "node-a", "Enabled"}, {steered, "node-a", "Disabled"}, {near, "node-a", "Enabled"}, {far, "node-b", "Enabled"},
+	for _, p := range []struct{ name, node, fastMode, sourceGuard string }{
+		{client, "node-a", "Enabled", "Enabled"}, {steered, "node-a", "Disabled", "Enabled"}, {near, "node-a", "Enabled", "Enabled"},
+		{far, "node-b", "Enabled", "Enabled"}, {guarded, "node-a", "Enabled", "Enabled"}, {unguarded, "node-a", "Enabled", "Disabled"}, {nearBare, "node-a", "Enabled", "Disabled"},
+		{farBare, "node-b", "Enabled", "Disabled"},
 	} {
-		manifest += fmt.Sprintf(workloadPod, p.name, p.node, p.fastMode)
+		manifest += fmt.Sprintf(workloadPod, p.name, p.node, p.fastMode, p.sourceGuard)
 		names = append(names, "pod/"+p.name)
 	}
 	for _, step := range []struct {

@@ -34,13 +34,28 @@ func newLab(ctx context.Context, o options, b *binaries) (*lab, error) {
 
 // run a command of the lab, named by its words, with further arguments. Its output goes to stderr, as progress.
 func (l *lab) run(ctx context.Context, command string, args ...string) error {
-	words := append(strings.Fields(command), "--dir", l.o.labDir, "--name", labName)
-	cmd := exec.CommandContext(ctx, l.bin, append(words, args...)...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = l.o.root, os.Stderr, os.Stderr
+	cmd := l.command(ctx, command, args...)
+	cmd.Stdout = os.Stderr
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("lab %s: %w", command, err)
 	}
 	return nil
+}
+
+// output of a command of the lab.
+func (l *lab) output(ctx context.Context, command string, args ...string) (string, error) {
+	out, err := l.command(ctx, command, args...).Output()
+	if err != nil {
+		return "", fmt.Errorf("lab %s %s: %w", command, strings.Join(args, " "), err)
+	}
+	return string(out), nil
+}
+
+func (l *lab) command(ctx context.Context, command string, args ...string) *exec.Cmd {
+	words := append(strings.Fields(command), "--dir", l.o.labDir, "--name", labName)
+	cmd := exec.CommandContext(ctx, l.bin, append(words, args...)...)
+	cmd.Dir, cmd.Stderr = l.o.root, os.Stderr
+	return cmd
 }
 
 // part of Kubernetes or of the CNI plugins that the lab has built.

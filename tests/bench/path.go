@@ -4,60 +4,52 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 )
 
 // The pods of the path.
 const (
-	client  = "bench-client"
-	steered = "bench-steered" // a client without fast mode
-	near    = "bench-near"    // on the clients' node
-	far     = "bench-far"     // on the other
+	client    = "bench-client"
+	steered   = "bench-steered"   // a client without fast mode
+	near      = "bench-near"      // a server on the clients' node
+	far       = "bench-far"       // on the other
+	guarded   = "bench-guarded"   // a client of its own for what is compared with unguarded: one that has closed more connections makes new ones slower
+	unguarded = "bench-unguarded" // a client without source guard
+	nearBare  = "bench-near-bare" // servers without
+	farBare   = "bench-far-bare"
 )
 
-// ways to a ClusterIP, and the client that takes each.
-var ways = []struct{ name, client string }{{"fast", client}, {"vmac", steered}}
-
 // probes are what is sent. All are rates: more is better.
-var probes = []struct {
-	name, unit, field string
-	port              string
-	args              []string // of testapp; none for crrCommand
-}{
+var probes = []probe{
 	{"tcp_rr", "round trips/s", "perSecond", "8082", []string{"bench-rr", "-n", "4000"}},
 	{"udp_rr", "round trips/s", "perSecond", "8081", []string{"bench-rr", "-n", "4000", "--udp"}},
 	{"tcp_crr", "connections/s", "perSecond", "8082", nil},
 	{"tcp_stream", "Gbit/s", "gbps", "8083", []string{"bench-stream", "-t", "500ms"}},
+	{"tcp_4_streams", "Gbit/s", "gbps", "8083", []string{"bench-stream", "-t", "500ms", "-P", "4"}},
+}
+
+type probe struct {
+	name, unit, field string
+	port              string
+	args              []string // of testapp; none for crrCommand
+}
+
+// way is one that is compared with another.
+type way struct {
+	name, base string
+	from, to   end // of the base, and of the way
 }
 
 // measurePath compares what a pod gets from a server by its ClusterIP, in fast mode or through vmac and the node, with what it gets by the server's
-// own address, straight through macvlan. With all on one CPU the cost of the path shows; without, what is felt.
+// own address, straight through macvlan; and that with what pods get that are not guarded. With all on one CPU the cost of the path shows;
+// without, what is felt.
 func measurePath(ctx context.Context, o options, r *report) (err error) {
 	c, err := newCluster(ctx, o)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.close()) }()
-
-	clients := make([]int, len(ways))
-	for i, way := range ways {
-		if clients[i], err = processOf(way.client); err != nil {
-			return err
-		}
-		if err := reusePorts(ctx, clients[i]); err != nil {
-			return err
-		}
-	}
-	for _, where := range []struct{ name, server string }{{"same-node", near}, {"cross-node", far}} {
-		server, err := processOf(where.server)
-		if err != nil {
-			return err
-		}
-		direct, err := c.get(ctx, "pod/"+where.server, ".status.podIP")
-		if err != nil {
-			return err
-		}
-		service, err := c.get(ctx, "service/"+where.server, ".spec.clusterIP")
+	for _, where := range []struct{ name, server, bare string }{{"same-node", near, nearBare}, {"cross-node", far, farBare}} {
+		ways, pids, err := c.ways(ctx, where.server, where.server, where.bare)
 		if err != nil {
 			return err
 		}
@@ -65,23 +57,12 @@ func measurePath(ctx context.Context, o options, r *report) (err error) {
 			name   string
 			pinned bool
 		}{{"one-cpu", true}, {"all-cpus", false}} {
-			if err := pin(cpus.pinned, append(slices.Clone(clients), server)...); err != nil {
+			if err := pin(cpus.pinned, pids...); err != nil {
 				return err
 			}
-			say("path: %s, %s: %s and %s", where.name, cpus.name, direct, service)
 			for _, p := range probes {
-				name := fmt.Sprintf("path/%s/%s/%s", where.name, cpus.name, p.name)
-				for i, way := range ways {
-					t := traffic{from: clients[i], testapp: c.part("testapp"), pinned: cpus.pinned, args: p.args, field: p.field}
-					raw, through, err := t.pairs(ctx, o.pairs, direct+":"+p.port, service+":"+p.port)
-					if err != nil {
-						return fmt.Errorf("%s by %s: %w", name, way.name, err)
-					}
-					a, b := summary(name+"/direct", p.unit, raw, 0.5), summary(name+"/"+way.name, p.unit, through, 0.5)
-					ratios := through.over(raw)
-					b = b.against(a, ratios)
-					b.Ratio = ratios.median()
-					if err := r.add(a, b); err != nil {
+				for _, w := range ways {
+					if _, err := c.compare(ctx, o, r, fmt.Sprintf("path/%s/%s/%s", where.name, cpus.name, p.name), p, w, cpus.pinned); err != nil {
 						return err
 					}
 				}
@@ -89,4 +70,47 @@ func measurePath(ctx context.Context, o options, r *report) (err error) {
 		}
 	}
 	return nil
+}
+
+// ways to a server and its Service, and the processes at their ends. bare is a server like it, without source guard.
+func (c *cluster) ways(ctx context.Context, server, service, bare string) (ways []way, pids []int, err error) {
+	of := map[string]int{}
+	for _, pod := range []string{client, steered, guarded, unguarded, server, bare} {
+		if of[pod], err = processOf(pod); err != nil {
+			return nil, nil, err
+		}
+		pids = append(pids, of[pod])
+	}
+	for _, pod := range []string{client, steered, guarded, unguarded} {
+		if err := reusePorts(ctx, of[pod]); err != nil {
+			return nil, nil, err
+		}
+	}
+	var addrs [3]string
+	for i, field := range [][2]string{{"pod/" + server, ".status.podIP"}, {"service/" + service, ".spec.clusterIP"}, {"pod/" + bare, ".status.podIP"}} {
+		if addrs[i], err = c.get(ctx, field[0], field[1]); err != nil {
+			return nil, nil, err
+		}
+	}
+	direct, clusterIP, without := addrs[0], addrs[1], addrs[2]
+	return []way{
+		{"fast", "direct", end{of[client], direct}, end{of[client], clusterIP}},
+		{"vmac", "direct", end{of[steered], direct}, end{of[steered], clusterIP}},
+		{"guarded", "unguarded", end{of[unguarded], without}, end{of[guarded], direct}},
+	}, pids, nil
+}
+
+// compare a way with its base by one probe. It gives the median of the pairs' ratios.
+func (c *cluster) compare(ctx context.Context, o options, r *report, name string, p probe, w way, pinned bool) (ratio float64, err error) {
+	say("%s/%s", name, w.name)
+	t := traffic{testapp: c.part("testapp"), pinned: pinned, port: p.port, args: p.args, field: p.field}
+	base, by, err := t.pairs(ctx, o.pairs, w.from, w.to)
+	if err != nil {
+		return 0, fmt.Errorf("%s by %s: %w", name, w.name, err)
+	}
+	a, b := summary(name+"/"+w.base, p.unit, base, 0.5), summary(name+"/"+w.name, p.unit, by, 0.5)
+	ratios := by.over(base)
+	b = b.against(a, ratios)
+	b.Ratio = ratios.median()
+	return b.Ratio, r.add(a, b)
 }

@@ -30,19 +30,7 @@ func measureScale(ctx context.Context, n *node, r *report) error {
 	if err != nil {
 		return err
 	}
-	var g errgroup.Group
-	g.SetLimit(16)
-	for i := range manyServices {
-		g.Go(func() error {
-			service, slice := manyService(i)
-			if _, err := client.CoreV1().Services(service.Namespace).Create(ctx, service, metav1.CreateOptions{}); err != nil {
-				return err
-			}
-			_, err := client.DiscoveryV1().EndpointSlices(slice.Namespace).Create(ctx, slice, metav1.CreateOptions{})
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
+	if err := makeManyServices(ctx, client); err != nil {
 		return err
 	}
 	base := fmt.Sprintf("scale/%d-with-%d-endpoints", manyServices, manyServices*endpointsEach)
@@ -70,6 +58,22 @@ func measureScale(ctx context.Context, n *node, r *report) error {
 		}
 	}
 	return nil
+}
+
+func makeManyServices(ctx context.Context, client kubernetes.Interface) error {
+	var g errgroup.Group
+	g.SetLimit(16)
+	for i := range manyServices {
+		g.Go(func() error {
+			service, slice := manyService(i)
+			if _, err := client.CoreV1().Services(service.Namespace).Create(ctx, service, metav1.CreateOptions{}); err != nil {
+				return err
+			}
+			_, err := client.DiscoveryV1().EndpointSlices(slice.Namespace).Create(ctx, slice, metav1.CreateOptions{})
+			return err
+		})
+	}
+	return g.Wait()
 }
 
 // manyService is the i-th, with endpoints that are macvlan pods of the pool "single".

@@ -82,40 +82,46 @@ func reusePorts(ctx context.Context, pid int) error {
 	return nil
 }
 
-// traffic of one kind, out of the network namespace of a process.
+// traffic of one kind.
 type traffic struct {
-	from    int
 	testapp string
 	pinned  bool
+	port    string
 	args    []string
 	field   string // of the answer
 }
 
-// settled is how long kube-proxy has for a new Service.
-const settled = 30 * time.Second
+// end of traffic: out of the network namespace of a process, to an address.
+type end struct {
+	from int
+	to   string
+}
 
-// pairs of rates to two targets, in turn; the first pair is for neighbours and connection tracking, and not counted.
-func (t traffic) pairs(ctx context.Context, n int, a, b string) (as, bs sample, err error) {
+// settled is how long kube-proxy has for a new Service, be it one of thousands.
+const settled = 5 * time.Minute
+
+// pairs of rates at two ends, in turn; the first pair is for neighbours and connection tracking, and not counted.
+func (t traffic) pairs(ctx context.Context, n int, a, b end) (as, bs sample, err error) {
 	for begin := time.Now(); ; time.Sleep(time.Second) {
 		if _, err := t.rate(ctx, b); err == nil {
 			break
 		} else if time.Since(begin) > settled {
-			return nil, nil, fmt.Errorf("to %s: %w", b, err)
+			return nil, nil, fmt.Errorf("to %s: %w", b.to, err)
 		}
 	}
 	for i := range n + 1 {
-		order := []string{a, b}
+		order := []end{a, b}
 		if i%2 == 1 {
 			slices.Reverse(order)
 		}
-		for _, target := range order {
-			rate, err := t.rate(ctx, target)
+		for _, at := range order {
+			rate, err := t.rate(ctx, at)
 			if err != nil {
-				return nil, nil, fmt.Errorf("to %s: %w", target, err)
+				return nil, nil, fmt.Errorf("to %s: %w", at.to, err)
 			}
 			switch {
 			case i == 0:
-			case target == a:
+			case at == a:
 				as = append(as, rate)
 			default:
 				bs = append(bs, rate)
@@ -125,10 +131,10 @@ func (t traffic) pairs(ctx context.Context, n int, a, b string) (as, bs sample, 
 	return as, bs, nil
 }
 
-func (t traffic) rate(ctx context.Context, target string) (float64, error) {
+func (t traffic) rate(ctx context.Context, at end) (float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	argv := []string{"nice", "-n", strconv.Itoa(first), "nsenter", "--net=/proc/" + strconv.Itoa(t.from) + "/ns/net", "--"}
+	argv := []string{"nice", "-n", strconv.Itoa(first), "nsenter", "--net=/proc/" + strconv.Itoa(at.from) + "/ns/net", "--"}
 	if t.pinned {
 		argv = append(argv, "taskset", "-c", strconv.Itoa(theCPU))
 	}
@@ -141,7 +147,7 @@ func (t traffic) rate(ctx context.Context, target string) (float64, error) {
 	} else {
 		argv = append(append(argv, t.testapp), t.args...)
 	}
-	argv = append(argv, target)
+	argv = append(argv, at.to+":"+t.port)
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

@@ -28,6 +28,7 @@ const usage = `usage: lab COMMAND [flags]
   kill MEMBER      end node-a, node-b, etcd or kube-apiserver as a loss of power does
   start MEMBER     start it again, with its disk
   proxy NODE MODE  change the mode of one node's kube-proxy: nftables, iptables or none
+  proxy NODE MODE  run kube-proxy of one node in another mode, until down
   load IMAGE.tar   import an image archive into both nodes
   exec NODE -- CMD run a command on a node (also: router, control)
   kubectl -- ARGS  kubectl as administrator
