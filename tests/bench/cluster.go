@@ -46,12 +46,16 @@ spec:
   nodeName: %[2]s
   terminationGracePeriodSeconds: 1
   containers: [{name: app, image: docker.io/berthdev/testapp:dev, imagePullPolicy: Never}]
+`
+
+// workloadService of a name, for the pods of an application.
+const workloadService = `
 ---
 apiVersion: v1
 kind: Service
 metadata: {name: %[1]s}
 spec:
-  selector: {app: %[1]s}
+  selector: {app: %[2]s}
   ports:
   - {name: udp, port: 8081, protocol: UDP}
   - {name: echo, port: 8082}
@@ -108,7 +112,7 @@ func (c *cluster) install(ctx context.Context) error {
 		{far, "node-b", "Enabled", "Enabled"}, {guarded, "node-a", "Enabled", "Enabled"}, {unguarded, "node-a", "Enabled", "Disabled"}, {nearBare, "node-a", "Enabled", "Disabled"},
 		{farBare, "node-b", "Enabled", "Disabled"},
 	} {
-		manifest += fmt.Sprintf(workloadPod, p.name, p.node, p.fastMode, p.sourceGuard)
+		manifest += fmt.Sprintf(workloadPod, p.name, p.node, p.fastMode, p.sourceGuard) + fmt.Sprintf(workloadService, p.name, p.name)
 		names = append(names, "pod/"+p.name)
 	}
 	for _, step := range []struct {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,18 +26,8 @@ spec:
   subnets: [{cidr: 10.210.0.0/16}]
 `
 
-// The Service of the server near, made after all others: once it is served, they are.
-const lastService = `
-apiVersion: v1
-kind: Service
-metadata: {name: bench-last}
-spec:
-  selector: {app: bench-near}
-  ports:
-  - {name: udp, port: 8081, protocol: UDP}
-  - {name: echo, port: 8082}
-  - {name: sink, port: 8083}
-`
+// last Service of the server near, made after all others: once it is served, they are.
+const last = "bench-last"
 
 // tables serve what comes by vmac: Berth's own where there is no kube-proxy, or kube-proxy in one of its modes.
 var tables = []table{
@@ -78,39 +70,30 @@ func measureMany(ctx context.Context, o options, r *report) (err error) {
 	if err := makeManyServices(ctx, kube); err != nil {
 		return err
 	}
-	if err := c.apply(ctx, c.kubeconfig, lastService, "-f", "-"); err != nil {
+	if err := c.apply(ctx, c.kubeconfig, fmt.Sprintf(workloadService, last, near), "-f", "-"); err != nil {
 		return err
 	}
-	many, err := c.rates(ctx, o, r, fmt.Sprintf("many/%d", manyServices), "bench-last", []table{tables[2], tables[1], tables[0]})
+	by := slices.Clone(tables)
+	slices.Reverse(by)
+	many, err := c.rates(ctx, o, r, fmt.Sprintf("many/%d", manyServices), last, by)
 	if err != nil {
 		return err
 	}
-	for _, f := range few {
-		for _, m := range many {
-			if f.Name != m.Name {
-				continue
-			}
-			res := Result{Name: "many/over-few/" + f.Name, Unit: "of the ratio", Value: m.Value / f.Value}
-			if f.aimed {
-				res.Aim = "≥ 0.98"
-			}
-			if err := r.add(res); err != nil {
-				return err
-			}
+	for _, name := range slices.Sorted(maps.Keys(few)) {
+		res := Result{Name: "many/over-few/" + name, Unit: "of the ratio", Value: many[name] / few[name]}
+		if strings.HasPrefix(name, "berth/") {
+			res.Aim = "≥ 0.98"
+		}
+		if err := r.add(res); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// rated is a way's median ratio to the raw one.
-type rated struct {
-	Name  string
-	Value float64
-	aimed bool
-}
-
-// rates by each table, and in fast mode once.
-func (c *cluster) rates(ctx context.Context, o options, r *report, name, service string, by []table) (out []rated, err error) {
+// rates are the median ratios to the raw way, by each table, and in fast mode once.
+func (c *cluster) rates(ctx context.Context, o options, r *report, name, service string, by []table) (map[string]float64, error) {
+	out := map[string]float64{}
 	for _, table := range by {
 		if err := c.serve(ctx, table); err != nil {
 			return nil, err
@@ -134,7 +117,7 @@ func (c *cluster) rates(ctx context.Context, o options, r *report, name, service
 				if err != nil {
 					return nil, err
 				}
-				out = append(out, rated{table.name + "/" + p.name + "/" + w.name, ratio, table.name == "berth"})
+				out[table.name+"/"+p.name+"/"+w.name] = ratio
 			}
 		}
 	}
