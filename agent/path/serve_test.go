@@ -185,6 +185,32 @@ func TestRefused(t *testing.T) {
 
 var errSilence = errors.New("silence")
 
+// TestUntracked: a node's own server at a cluster IP, past conntrack, as NodeLocal DNSCache is, is reached beside the table.
+func TestUntracked(t *testing.T) {
+	w := newTwoNodes(t)
+	s, vips := virtual(1, w.remote.addrs)
+	w.n1.serve(s)
+	for _, vip := range vips {
+		ip(t, w.n1.NS, "address add %s dev lo\n", vip)
+		run(t, w.n1.NS, fmt.Sprintf(`table inet local {
+	chain prerouting { type filter hook prerouting priority raw
+		%[1]s daddr %[2]s notrack
+	}
+	chain output { type filter hook output priority raw
+		%[1]s saddr %[2]s notrack
+	}
+}`, map[bool]string{true: "ip", false: "ip6"}[vip.Is4()], vip), "nft", "-f", "-")
+	}
+	serve(t, w.n1.NS, vips...)
+	for family, vip := range vips {
+		for _, network := range []string{"tcp", "udp"} {
+			if seen, err := ask(w.client.NS, network, vip); err != nil || seen != w.client.addrs[family] {
+				t.Errorf("%s %s: seen as %s, %v", network, vip, seen, err)
+			}
+		}
+	}
+}
+
 // askAt is ask at a port.
 func askAt(ns *netns.NS, network string, to netip.AddrPort) (netip.Addr, error) {
 	c, err := dial(ns, network, to)

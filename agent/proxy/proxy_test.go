@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/google/nftables"
 
 	"github.com/berthdev/berth/service"
 	"github.com/berthdev/berth/tests/netns"
@@ -107,6 +108,16 @@ func examples() []service.Service {
 			{Frontends: frontends(service.TCP, "[2001:db8:96::13]:80"), Backends: backends("[2001:db8:6::1]:80")},
 		}}),
 		{Name: "default/twenty", Ports: []service.Port{{Frontends: frontends(service.TCP, "10.96.0.14:80"), Backends: backends(twenty...)}}},
+	}
+}
+
+// TestFirstPacketsOnly: no chain of ours looks at each packet of a connection.
+func TestFirstPacketsOnly(t *testing.T) {
+	table := ownTable()
+	for _, c := range baseChains(table, newSets(table), nil) {
+		if c.Hooknum != nil && c.Type != nftables.ChainTypeNAT {
+			t.Errorf("chain %s is of type %s", c.Name, c.Type)
+		}
 	}
 }
 
