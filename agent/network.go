@@ -139,6 +139,7 @@ func (n *network) update() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	p := path.Prefixes{Services: n.cfg.ServiceCIDRs, Pods: n.podCIDRs, User: n.cfg.SteerCIDRs}
+	p.Served = n.cfg.ServiceProxy == ProxyAuto || n.cfg.ServiceProxy == ProxyAlways // with never, it may be a router beyond that translates
 	if n.services != nil {
 		for _, o := range n.services.List() {
 			p.Services = append(p.Services, prefixes(n.log, o.(*networkingv1.ServiceCIDR).Spec.CIDRs...)...)

@@ -57,6 +57,7 @@ func (n *node) steering() Prefixes {
 		Services:  prefixes("10.96.0.0/16", "2001:db8:96::/112"),
 		Pods:      prefixes("10.244.0.0/16", "2001:db8:244::/48"),
 		LocalPods: prefixes(fmt.Sprintf("10.244.%d.0/24", n.n), fmt.Sprintf("2001:db8:244:%d::/64", n.n)),
+		Served:    true,
 	}
 }
 

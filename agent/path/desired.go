@@ -152,6 +152,9 @@ func desiredClasses(p Prefixes, own []ownAddress) map[netip.Prefix]bpf.Class {
 // desiredRuleset is the content of Berth's table.
 func desiredRuleset(p Prefixes, multihomed []netip.Addr, own []ownAddress, vmacs iter.Seq[*vmac]) ruleset {
 	want := ruleset{local: p.LocalPods, multihomed: multihomed}
+	if p.Served {
+		want.unserved = p.Services
+	}
 	for v := range vmacs {
 		want.vmacs = append(want.vmacs, v.name)
 		for _, any := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
@@ -184,5 +187,6 @@ func (p Prefixes) normalized() (Prefixes, error) {
 		Pods:      clean("pod", p.Pods),
 		User:      clean("user", p.User),
 		LocalPods: clean("local pod", p.LocalPods),
+		Served:    p.Served,
 	}, errors.Join(errs...)
 }

@@ -43,6 +43,7 @@ type Config struct {
 type Prefixes struct {
 	Services, Pods, User []netip.Prefix
 	LocalPods            []netip.Prefix // pod CIDRs of this node: its overlay pods see the client's own address
+	Served               bool           // Services are translated on this node, if at all: what is for one and is not does not leave
 }
 
 // ErrNoPrefixes says that SetPrefixes has not been called. An agent that restarts finds a working path, and must not take

@@ -26,6 +26,7 @@ import (
 //	macvlan pod, any node, the client included   | this node's
 //	another node or beyond, Service or not       | this node's
 //	this node                                    | the client pod's   (never comes to postrouting)
+//	a cluster IP that nobody has translated      | nobody             (dropped: see unserved)
 //
 // kube-proxy comes after this table, and an accept here does not stop it: told the pod CIDRs (clusterCIDR, which kubeadm
 // sets), it masquerades what comes to a ClusterIP from outside of them. Then the first line holds without Services only.
@@ -33,9 +34,13 @@ import (
 // And what a Service sends to a macvlan interface besides, from whichever client, has this node's address: to an overlay
 // client on this node the pod would answer by the overlay, past the translation.
 type ruleset struct {
-	vmacs   []string       // names of our links, not a pattern: a foreign link may be named vmac-something
-	local   []netip.Prefix // pod CIDRs of this node
-	sources []vmacSource   // which address of this node is seen behind each vmac
+	vmacs []string // names of our links, not a pattern: a foreign link may be named vmac-something
+	// unserved are the CIDRs of cluster IPs, if they are translated on this node or not at all. Whoever does so may be late: kube-proxy with
+	// iptables and 10,000 Services takes minutes. What left the node until then would be known to conntrack as untranslated, for two
+	// minutes and past all rules. Dropped here it is not known, and the client's next try finds what rules there are.
+	unserved []netip.Prefix
+	local    []netip.Prefix // pod CIDRs of this node
+	sources  []vmacSource   // which address of this node is seen behind each vmac
 	// multihomed are all addresses of this node's pods that have a macvlan interface besides the overlay's.
 	multihomed []netip.Addr
 	kept       []netip.Prefix // pod CIDRs of other nodes, which answer by this one
@@ -53,7 +58,7 @@ func (s vmacSource) compare(o vmacSource) int {
 }
 
 // rulesVersion changes with the rules' meaning, so that an upgraded agent replaces what its predecessor left.
-const rulesVersion = "2"
+const rulesVersion = "3"
 
 type rule struct {
 	comment string // says all that is in the expressions: two rules of one comment are the same rule
@@ -64,6 +69,9 @@ func (r ruleset) postrouting(vmacs *nftables.Set, multihomed map[bool]*nftables.
 	var rules []rule
 	add := func(comment string, exprs ...[]expr.Any) {
 		rules = append(rules, rule{"berth/" + rulesVersion + " " + comment, slices.Concat(exprs...)})
+	}
+	for _, p := range r.unserved {
+		add(fmt.Sprintf("nobody has translated %s", p), inputIs(vmacs), destination(p), []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}})
 	}
 	for _, s := range r.sources {
 		if set := multihomed[s.source.Is4()]; set != nil {

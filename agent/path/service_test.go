@@ -4,10 +4,12 @@ package path
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/berthdev/berth/tests/netns"
 )
@@ -85,6 +87,42 @@ func walkServices(t *testing.T, c *cluster) (client *pod) {
 		}
 	}
 	return client
+}
+
+// TestNotYetTranslated: what a pod sends to a Service that nobody translates yet does not leave the node. If it did, conntrack would remember
+// for two minutes that this port of the pod's goes to that Service untranslated, whatever rules there are by then.
+func TestNotYetTranslated(t *testing.T) {
+	w := newTwoNodes(t)
+	serve(t, w.remote.NS, w.remote.addrs...)
+	from := func(network string, to netip.Addr) (seen netip.Addr, err error) {
+		dialer := net.Dialer{Timeout: 1500 * time.Millisecond, LocalAddr: &net.TCPAddr{Port: 40000}}
+		if network == "udp" {
+			dialer.LocalAddr = &net.UDPAddr{Port: 40000}
+		}
+		var conn net.Conn
+		w.client.NS.Do(func() { conn, err = dialer.Dial(network, netip.AddrPortFrom(to, port).String()) })
+		if err != nil {
+			return netip.Addr{}, err
+		}
+		defer conn.Close()
+		return say(conn)
+	}
+	vips := []netip.Addr{addr("10.96.0.1"), addr("2001:db8:96::1")}
+	for _, vip := range vips {
+		for _, network := range []string{"tcp", "udp"} {
+			if _, err := from(network, vip); err == nil {
+				t.Fatalf("%s %s is served by nobody, and answers", network, vip)
+			}
+		}
+	}
+	w.n1.service(1, w.remote.addrs)
+	for family, vip := range vips {
+		for _, network := range []string{"tcp", "udp"} {
+			if seen, err := from(network, vip); err != nil || seen != w.n1.own()[family] {
+				t.Errorf("%s %s: seen as %s, %v", network, vip, seen, err)
+			}
+		}
+	}
 }
 
 // TestMultihomed: a pod in the overlay with a macvlan interface besides is reached by Services at either address. It would
