@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"sync"
 	"time"
 
 	nadclient "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/client/clientset/versioned"
@@ -102,8 +103,9 @@ type Agent struct {
 	guards  sourceGuards
 	events  events.EventRecorder
 	metrics *metrics
-	lock    keyLock // of an interface of a sandbox: one verb at a time
-	notes   *notes  // which delegates may have something
+	lock    keyLock        // of an interface of a sandbox: one verb at a time
+	telling sync.WaitGroup // the API of releases whose DEL is answered
+	notes   *notes         // which delegates may have something
 	nads    nadclient.Interface
 	nodes   corev1client.NodeInterface
 	lost    workqueue.TypedInterface[*v1alpha1.IPLease] // leases that this node holds no longer
@@ -239,7 +241,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := a.openJournal(ctx); err != nil {
 		return err
 	}
-	defer func() { a.journal.Close() }()
+	defer func() {
+		a.telling.Wait()
+		a.journal.Close()
+	}()
 	if err := a.startEvents(ctx); err != nil {
 		return fmt.Errorf("events: %w", err)
 	}

@@ -271,6 +271,13 @@ func (r *rig) add(p *corev1.Pod, sandbox, ifName string) string {
 
 func (r *rig) del(p *corev1.Pod, sandbox, ifName string) {
 	r.Helper()
+	r.delAhead(p, sandbox, ifName)
+	r.lock.lock(sandbox, ifName)() // until the API is told
+}
+
+// delAhead of the API.
+func (r *rig) delAhead(p *corev1.Pod, sandbox, ifName string) {
+	r.Helper()
 	if _, err := r.call(r.Context(), delegate.PathDel, request(p, sandbox, ifName, macvlan)); err != nil {
 		r.Fatal(err)
 	}

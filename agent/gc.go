@@ -106,7 +106,7 @@ func (g *collector) collect(at types.GCAttachment, h v1alpha1.LeaseHolder, name 
 		return
 	}
 	g.log.Info("free what an interface without a sandbox has", "interface", h.Interface, "pod", h.Namespace+"/"+h.Pod, "leases", len(leases))
-	g.fail(g.endReturn(g.call, h.ContainerID, h.Interface, back, leases))
+	g.fail(g.endReturn(g.call, h.ContainerID, h.Interface, back, leases, surrendered.tell))
 	g.suspect.clear(name)
 }
 

@@ -75,10 +75,15 @@ func find(ran []delegate.Ran, run delegate.Run) *delegate.Ran {
 	return nil
 }
 
-// endReturn frees the leases of an interface but those whose delegates failed, and drops the note of those that did not.
-func (a *Agent) endReturn(c call, containerID, ifName string, back returned, held []*v1alpha1.IPLease) error {
+// endReturn surrenders the leases of an interface but those whose delegates failed, has tell tell the API, and drops the note of those
+// that did not.
+func (a *Agent) endReturn(c call, containerID, ifName string, back returned, held []*v1alpha1.IPLease, tell func(surrendered) error) error {
 	free := slices.DeleteFunc(slices.Clone(held), func(l *v1alpha1.IPLease) bool { return back.failed[l.Spec.Pool] != nil })
-	if err := a.giveUpAs(c, sandbox{containerID, ifName}, free, a.store.Release); err != nil {
+	g, err := a.surrender(c, sandbox{containerID, ifName}, free, a.store.Release)
+	if err == nil {
+		err = tell(g)
+	}
+	if err != nil {
 		return err
 	}
 	return errors.Join(back.errs(), a.notes.drop(containerID, ifName, back.done))

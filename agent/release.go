@@ -18,8 +18,12 @@ import (
 
 // del frees what an interface of a sandbox holds. Nothing held is success. Only leases that name this very sandbox are freed, so a
 // late DEL of an old sandbox does no harm to the pod's new one.
+//
+// It is answered when the release is durable, here: the journal has it and the node is off the address. The API is told at once, but not
+// waited for: what it does not acknowledge is replayed.
 func (a *Agent) del(c call) error {
-	defer a.lock.lock(c.ContainerID, c.IfName)()
+	unlock := a.lock.lock(c.ContainerID, c.IfName)
+	defer func() { unlock() }()
 	if !a.isReady() && !a.knows(c.ContainerID, c.IfName) {
 		return errNotReady
 	}
@@ -31,7 +35,18 @@ func (a *Agent) del(c call) error {
 	case len(back.runs) > 0:
 		return back.runs
 	}
-	return a.endReturn(c, c.ContainerID, c.IfName, back, held)
+	return a.endReturn(c, c.ContainerID, c.IfName, back, held, func(g surrendered) error {
+		if !g.durable() {
+			return g.tell()
+		}
+		told := unlock // the interface's next verb waits for it
+		unlock = func() {}
+		a.telling.Go(func() {
+			defer told()
+			_ = a.caught(g.tell)() // what it says of a durable one, it logs
+		})
+		return nil
+	})
 }
 
 // sandbox is one interface of a pod's sandbox.
@@ -60,39 +75,69 @@ func (a *Agent) giveUp(ctx context.Context, leases []*v1alpha1.IPLease, free fre
 	return errors.Join(errs...)
 }
 
-// giveUpAs a sandbox what it has. With a journal that succeeds while the API is away: the release is told to it later.
+// giveUpAs a sandbox what it has, and wait for the API, but not for ever if the journal has it.
 func (a *Agent) giveUpAs(ctx context.Context, k sandbox, leases []*v1alpha1.IPLease, free freeing) error {
+	g, err := a.surrender(ctx, k, leases, free)
+	return errors.Join(err, g.tell())
+}
+
+// surrendered is what a sandbox gave up, of which the API has yet to hear; of nobody, it is the zero value.
+type surrendered struct {
+	*Agent
+	ctx     context.Context // whose end does not end it
+	of      sandbox
+	release *journal.Release
+	free    freeing
+	written error // nil: the release is in the journal
+}
+
+// surrender what a sandbox has: the journal knows it, and the service path and the interface are off it.
+func (a *Agent) surrender(ctx context.Context, k sandbox, leases []*v1alpha1.IPLease, free freeing) (surrendered, error) {
 	if len(leases) == 0 {
-		return nil
+		return surrendered{}, nil
 	}
-	r, written, patience := &journal.Release{Entry: journal.Entry{Leases: leases}}, store.ErrUnavailable, undoTimeout
+	g := surrendered{a, context.WithoutCancel(ctx), k, &journal.Release{Entry: journal.Entry{Leases: leases}}, free, store.ErrUnavailable}
 	if a.journal.Keeps() {
 		// Before the API hears of it: a journal that still gives the address to the pod's next sandbox would give another's.
-		if r, written = a.journal.Release(k.containerID, k.ifName, leases, a.isReady()); r == nil {
-			return written
+		if g.release, g.written = a.journal.Release(k.containerID, k.ifName, leases, a.isReady()); g.release == nil {
+			return surrendered{}, g.written
 		}
-		leases, patience = bindings(&r.Entry), apiPatience
+		leases = bindings(&g.release.Entry)
 	}
 	// First the path: once the lease is free, the address may be another node's.
-	if err := a.path.Detach(context.WithoutCancel(ctx), a.endpoints(leases...)...); err != nil {
+	if err := a.path.Detach(g.ctx, a.endpoints(leases...)...); err != nil {
 		a.log.Warn("service path of a deleted pod", "err", err) // it is mended by the next reconciliation
 	}
 	a.silence(k, leases)
 	a.slow(k)
-	err := errNotReady
-	if a.isReady() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	return g, nil
+}
+
+// durable says whether the API will be told, whatever becomes of this process.
+func (g surrendered) durable() bool { return g.release != nil && g.written == nil }
+
+// tell the API. With a journal that succeeds also while the API is away: it is told when it answers.
+func (g surrendered) tell() error {
+	if g.release == nil {
+		return nil
+	}
+	err, patience := errNotReady, undoTimeout
+	if g.journal.Keeps() {
+		patience = apiPatience
+	}
+	if g.isReady() {
+		ctx, cancel := context.WithTimeout(g.ctx, patience)
 		defer cancel()
-		err = a.free(ctx, r, free, true)
+		err = g.Agent.free(ctx, g.release, g.free, true)
 	}
 	switch {
-	case err != nil && written != nil:
+	case err != nil && g.written != nil:
 		return err
 	case err != nil:
-		a.log.Warn("addresses given up without the Kubernetes API; it is told when it answers", "sandbox", k.containerID, "interface", k.ifName, "err", err)
+		g.log.Warn("addresses given up without the Kubernetes API; it is told when it answers", "sandbox", g.of.containerID, "interface", g.of.ifName, "err", err)
 	}
-	for _, l := range leases {
-		a.suspect.clear(l.Name)
+	for _, l := range g.release.Leases {
+		g.suspect.clear(l.Name)
 	}
 	return nil
 }

@@ -24,6 +24,8 @@ type Faults struct {
 	gate chan struct{} // nil: watches flow
 	held string        // part of the URIs of those that do not
 
+	waits map[string]chan struct{} // by method: closed when its requests may go on
+
 	refused string // part of a path
 	code    int
 }
@@ -95,6 +97,15 @@ func (f *Faults) HoldWatches(uri string) (release func()) {
 	return sync.OnceFunc(func() { close(gate) })
 }
 
+// Hold all requests of a method for leases, before the server sees them, until the function returned is called.
+func (f *Faults) Hold(method string) (release func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	gate := make(chan struct{})
+	f.waits = map[string]chan struct{}{method: gate}
+	return sync.OnceFunc(func() { close(gate) })
+}
+
 // Into a client's configuration.
 func (f *Faults) Into(cfg *rest.Config) *rest.Config {
 	return Wrap(cfg, func(next http.RoundTripper, r *http.Request) (*http.Response, error) {
@@ -112,10 +123,17 @@ func (f *Faults) Into(cfg *rest.Config) *rest.Config {
 			return resp, err
 		}
 		f.mu.Lock()
-		fault := f.do[r.Method]
+		fault, gate := f.do[r.Method], f.waits[r.Method]
 		f.mu.Unlock()
 		if !strings.Contains(r.URL.Path, "/ipleases") {
-			fault = None
+			fault, gate = None, nil
+		}
+		if gate != nil {
+			select {
+			case <-gate:
+			case <-r.Context().Done():
+				return nil, r.Context().Err()
+			}
 		}
 		switch fault {
 		case Cut:
