@@ -133,7 +133,9 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 		return nil, errors.Join(err, t.undo(c))
 	}
 	fast := steer && t.fast(ask)
-	t.keep(c, res, steer, fast, guard)
+	if err := t.keep(c, res, steer, fast, guard); err != nil {
+		return nil, errors.Join(err, t.undo(c))
+	}
 	if parent != "" {
 		t.silenceEarlier()
 		if err := a.guard(pod, guarded(holder, c.NetNS, guard, t.leases), guard); err != nil {

@@ -111,29 +111,25 @@ func bindings(e *journal.Entry) []*v1alpha1.IPLease {
 	return out
 }
 
-// keep what an ADD gives, so that it can be given again without the API. It is known at once and on its way into the file: the API has
-// it, so that a node without power in the milliseconds until then loses nothing, but that the pod, which has not begun, waits for the API.
-func (t *transaction) keep(c call, res *types100.Result, steered, fast bool, guard *journal.Guard) {
+// keep what an ADD gives, so that it can be given again without the API. It is known at once, and in the file soon: the API has it, so
+// that a node without power until then loses nothing, but that the pod, which has not begun, waits for the API.
+func (t *transaction) keep(c call, res *types100.Result, steered, fast bool, guard *journal.Guard) error {
 	e := &journal.Entry{Holder: t.claimant.Holder, NetNS: c.NetNS, Steered: steered, Fast: fast, Guard: guard}
 	for _, l := range t.leases {
 		l = l.DeepCopy()
 		l.ManagedFields = nil
 		e.Leases = append(e.Leases, l)
 	}
-	written := func() error { return nil }
-	var err error
 	if len(t.given.pools) == 0 { // what a delegate gave to one sandbox, no other may have
-		e.Result, err = json.Marshal(res)
-	}
-	if err == nil && len(e.Leases) > 0 {
-		written = t.journal.Put(e)
-	}
-	go func() {
-		if err := errors.Join(err, written()); err != nil {
-			t.log.Error("not in the journal: the pod starts, but not again while the Kubernetes API is away",
-				"pod", t.pod.Namespace+"/"+t.pod.Name, "interface", c.IfName, "err", err)
+		var err error
+		if e.Result, err = json.Marshal(res); err != nil {
+			return err
 		}
-	}()
+	}
+	if len(e.Leases) > 0 {
+		t.journal.Put(e)
+	}
+	return nil
 }
 
 // heldBy are the leases of a sandbox's interface, by the API's word and by the journal's: a lease that is to be rebound is the newer

@@ -176,7 +176,7 @@ func (a *Agent) learnEntries() {
 	for k, e := range missing {
 		release := a.lock.lock(k.containerID, k.ifName)
 		if a.journal.Interface(k.containerID, k.ifName) == nil && len(a.store.HeldBySandbox(k.containerID, k.ifName)) > 0 {
-			a.journal.Learn(e)
+			a.journal.Put(e)
 		}
 		release()
 	}

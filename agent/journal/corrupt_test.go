@@ -55,7 +55,7 @@ func reopen(t testing.TB, dir string, content []byte) (aside bool, seen []string
 	}
 	j := mustOpen(t, file)
 	seen = list(j)
-	if err := j.Put(entry("new", "new", "10.1.0.1"))(); err != nil {
+	if err := put(j, entry("new", "new", "10.1.0.1")); err != nil {
 		t.Fatal(err)
 	}
 	j.Close()
@@ -238,7 +238,7 @@ func TestMain(m *testing.M) {
 	for w := range 4 {
 		go func() {
 			for i := start + w; ; i += 4 {
-				if err := j.Put(entry(fmt.Sprint("p", i), fmt.Sprint("s", i), fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255)))(); err != nil {
+				if err := put(j, entry(fmt.Sprint("p", i), fmt.Sprint("s", i), fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255))); err != nil {
 					fmt.Println("error", err)
 				}
 				fmt.Println("done", fmt.Sprint("s", i))

@@ -97,14 +97,9 @@ type Journal struct {
 	nextTry time.Time // of beginning another file, when db is nil
 }
 
-// Put an interface that was given its leases. What else the journal knew of them, and of earlier sandboxes of the pod's interface, is
-// void. It begins at once; wait returns when the entry is in the file.
-func (j *Journal) Put(e *Entry) (wait func() error) {
-	return j.begin(func(s *state) { s.put(e) })
-}
-
-// Learn of an interface by the API's word.
-func (j *Journal) Learn(e *Entry) { j.lazily(func(s *state) { s.put(e) }) }
+// Put an interface that has its leases by the API's word. What else the journal knew of them, and of earlier sandboxes of the pod's
+// interface, is void.
+func (j *Journal) Put(e *Entry) { j.lazily(func(s *state) { s.put(e) }) }
 
 // Void what the journal knows of a lease: by the API's word it is not this node's. Releases of it stay to be told.
 func (j *Journal) Void(lease string) {
@@ -121,7 +116,7 @@ func (j *Journal) Void(lease string) {
 // Adopt finds what the interface of holder had: this sandbox, or an earlier one of the same pod, if the result is known and its
 // addresses were not told to the API as free. They are the holder's from now on. nil: there is none.
 func (j *Journal) Adopt(h v1alpha1.LeaseHolder, netNS string) (e *Entry, err error) {
-	err = j.begin(func(s *state) { e = s.adopt(h, netNS) })()
+	err = j.durably(func(s *state) { e = s.adopt(h, netNS) })
 	return e, err
 }
 
@@ -136,13 +131,13 @@ func (j *Journal) Known(containerID, ifName string, uid types.UID) *Entry {
 // Release the leases that the sandbox's interface gives up, but for those that are another sandbox's by now. sent says that the API
 // is going to hear of it at once. nil: there is nothing to give up. With an error the release is known, but not in the file.
 func (j *Journal) Release(containerID, ifName string, leases []*v1alpha1.IPLease, sent bool) (r *Release, err error) {
-	err = j.begin(func(s *state) { r = s.release(containerID, ifName, leases, sent, j.now()) })()
+	err = j.durably(func(s *state) { r = s.release(containerID, ifName, leases, sent, j.now()) })
 	return r, err
 }
 
 // Send says whether the release is still to be told to the API, and takes note that it is.
 func (j *Journal) Send(id string) (r *Release, err error) {
-	err = j.begin(func(s *state) { r = s.sent(id, true) })()
+	err = j.durably(func(s *state) { r = s.sent(id, true) })
 	return r, err
 }
 

@@ -12,17 +12,16 @@ import (
 // ErrNotWritten: a change is known to this process, but not in the file; it is gone with the process.
 var ErrNotWritten = errors.New("the journal cannot be written")
 
-const (
-	// idle is how long a change that nobody waits for may wait for another one to be written with.
-	idle = 200 * time.Millisecond
-	// again is the time between attempts at a new file, after one that cannot be written.
-	again = 10 * time.Second
-)
+// idle is how long a change that nobody waits for may wait for another one to be written with.
+const idle = 200 * time.Millisecond
 
-// begin a change: it is known at once, and in the file when wait returns.
-func (j *Journal) begin(do func(*state)) (wait func() error) {
+// again is the time between attempts at a new file, after one that cannot be written.
+var again = 10 * time.Second
+
+// durably make a change: it is known at once, and in the file on return.
+func (j *Journal) durably(do func(*state)) error {
 	if j.file == "" {
-		return func() error { return nil }
+		return nil
 	}
 	j.change(do)
 	done := make(chan error, 1)
@@ -30,18 +29,16 @@ func (j *Journal) begin(do func(*state)) (wait func() error) {
 	case j.wanted <- done:
 	case <-j.end:
 	}
-	return func() error {
-		select {
-		case err := <-done:
-			return err
-		case <-j.done:
-		}
-		select {
-		case err := <-done: // by its last commit
-			return err
-		default:
-			return fmt.Errorf("%w: it is closed", ErrNotWritten)
-		}
+	select {
+	case err := <-done:
+		return err
+	case <-j.done:
+	}
+	select {
+	case err := <-done: // by its last commit
+		return err
+	default:
+		return fmt.Errorf("%w: it is closed", ErrNotWritten)
 	}
 }
 
@@ -67,7 +64,7 @@ func (j *Journal) change(do func(*state)) bool {
 	return len(j.state.dirty) > 0
 }
 
-// write the changes until Close. Those that come while a transaction is under way share the next, so that many ADDs at once cost few
+// write the changes until Close. Those that come while a transaction is under way share the next, so that many DELs at once cost few
 // fsyncs, and a single one waits for nobody.
 func (j *Journal) write() {
 	defer close(j.done)
@@ -76,7 +73,7 @@ func (j *Journal) write() {
 		var waiting []chan error
 		select {
 		case <-j.end:
-			j.commit(j.rest(nil))
+			_ = j.commit(j.rest(nil)) // it has logged what is wrong
 			j.close()
 			return
 		case done := <-j.wanted:
@@ -89,7 +86,9 @@ func (j *Journal) write() {
 		case <-timer:
 		}
 		timer = nil
-		j.commit(j.rest(waiting))
+		if j.commit(j.rest(waiting)) != nil {
+			timer = time.After(again)
+		}
 	}
 }
 
@@ -106,11 +105,12 @@ func (j *Journal) rest(waiting []chan error) []chan error {
 }
 
 // commit what is not in the file yet, and tell those who wait.
-func (j *Journal) commit(waiting []chan error) {
+func (j *Journal) commit(waiting []chan error) error {
 	err := j.flush()
 	for _, done := range waiting {
 		done <- err
 	}
+	return err
 }
 
 // flush what is not in the file yet. A file that cannot be written is set aside at once, since what it says is no longer true: an
@@ -141,21 +141,31 @@ func (j *Journal) flush() error {
 		return fmt.Errorf("%w: %s, tried a moment ago; see the agent's log", ErrNotWritten, j.file)
 	}
 	j.nextTry = time.Now().Add(again)
-	db, t, openErr := create(j.file)
-	if openErr != nil {
-		return fmt.Errorf("%w: %w", ErrNotWritten, errors.Join(err, openErr))
+	if anewErr := j.anew(); anewErr != nil {
+		err = fmt.Errorf("%w: %w", ErrNotWritten, errors.Join(err, anewErr))
+		j.log.Error("there is no journal: pods start, but not again while the Kubernetes API is away", "next try in", again, "err", err)
+		return err
+	}
+	return nil
+}
+
+// anew begins a file, with all that is known.
+func (j *Journal) anew() error {
+	db, t, err := create(j.file)
+	if err != nil {
+		return err
 	}
 	j.db, j.tally = db, t
 	j.markAll()
-	if values, err = j.unwritten(); err == nil {
+	values, err := j.unwritten()
+	if err == nil {
 		_, err = j.update(values)
 	}
 	if err != nil {
 		j.close()
 		j.markAll()
-		return fmt.Errorf("%w: %w", ErrNotWritten, err)
 	}
-	return nil
+	return err
 }
 
 // markAll records as not in the file.
