@@ -42,12 +42,9 @@ func (j *Journal) durably(do func(*state)) error {
 	}
 }
 
-// lazily make a change that may be lost with the process: it is one that the API tells again.
+// lazily make a change that may be lost with the process: it is one that the API tells again. The writer is woken by the first only.
 func (j *Journal) lazily(do func(*state)) {
-	if j.file == "" {
-		return
-	}
-	if !j.change(do) {
+	if j.file == "" || !j.change(do) || j.soon.Swap(true) {
 		return
 	}
 	select {
@@ -185,6 +182,7 @@ func (j *Journal) markAll() {
 
 // unwritten are the records to write, nil for those that are no more. They count as written from now on.
 func (j *Journal) unwritten() (map[record][]byte, error) {
+	j.soon.Store(false)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	values := make(map[record][]byte, len(j.state.dirty))
