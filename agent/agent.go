@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
-	"sync"
 	"time"
 
 	nadclient "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/client/clientset/versioned"
@@ -103,9 +102,9 @@ type Agent struct {
 	guards  sourceGuards
 	events  events.EventRecorder
 	metrics *metrics
-	lock    keyLock        // of an interface of a sandbox: one verb at a time
-	telling sync.WaitGroup // the API of releases whose DEL is answered
-	notes   *notes         // which delegates may have something
+	lock    keyLock // of an interface of a sandbox: one verb at a time
+	ahead   ahead   // DELs of which the API has yet to hear
+	notes   *notes  // which delegates may have something
 	nads    nadclient.Interface
 	nodes   corev1client.NodeInterface
 	lost    workqueue.TypedInterface[*v1alpha1.IPLease] // leases that this node holds no longer
@@ -206,6 +205,7 @@ func newAgent(cfg Config, kube *rest.Config, p servicePath, log *slog.Logger) (*
 		doubted:  map[string]bool{},
 		netNS:    "/run/netns",
 		ready:    make(chan struct{}),
+		ahead:    make(ahead, aheadAtMost),
 		notes:    &notes{dir: filepath.Join(cfg.StateDir, "delegates")},
 		openFast: func() (fastMode, error) { return nil, nil },
 	}
@@ -242,7 +242,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	defer func() {
-		a.telling.Wait()
+		a.ahead.stop()
 		a.journal.Close()
 	}()
 	if err := a.startEvents(ctx); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
@@ -19,8 +20,8 @@ import (
 // del frees what an interface of a sandbox holds. Nothing held is success. Only leases that name this very sandbox are freed, so a
 // late DEL of an old sandbox does no harm to the pod's new one.
 //
-// It is answered when the release is durable, here: the journal has it and the node is off the address. The API is told at once, but not
-// waited for: what it does not acknowledge is replayed.
+// It is answered when the release is durable, here: the journal has it and the node is off the address. The API is told at once, but as a
+// rule not waited for: what it does not acknowledge is replayed.
 func (a *Agent) del(c call) error {
 	unlock := a.lock.lock(c.ContainerID, c.IfName)
 	defer func() { unlock() }()
@@ -36,17 +37,55 @@ func (a *Agent) del(c call) error {
 		return back.runs
 	}
 	return a.endReturn(c, c.ContainerID, c.IfName, back, held, func(g surrendered) error {
-		if !g.durable() {
+		switch {
+		case !g.durable():
 			return g.tell()
+		case !a.ahead.begin(apiPatience):
+			a.journal.Unsent(g.release.ID) // it is replayed
+			return nil
 		}
 		told := unlock // the interface's next verb waits for it
 		unlock = func() {}
-		a.telling.Go(func() {
+		go func() {
+			defer a.ahead.end()
 			defer told()
 			_ = a.caught(g.tell)() // what it says of a durable one, it logs
-		})
+		}()
 		return nil
 	})
+}
+
+// aheadAtMost bounds the DELs of which the API has yet to hear: a pool of no more addresses than pods, all of which go and come again, is
+// not to be found full, nor an API server that is late to be asked for more at once.
+const aheadAtMost = 8
+
+// ahead are the DELs that are answered before the API has heard of them.
+type ahead chan struct{}
+
+// begin when there are not as many as may be, or say after a while that there were all the time.
+func (a ahead) begin(patience time.Duration) bool {
+	select {
+	case a <- struct{}{}:
+		return true
+	default:
+	}
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	select {
+	case a <- struct{}{}:
+		return true
+	case <-late.C:
+		return false
+	}
+}
+
+func (a ahead) end() { <-a }
+
+// stop waits for those that have begun, and has none begin any more.
+func (a ahead) stop() {
+	for range cap(a) {
+		a <- struct{}{}
+	}
 }
 
 // sandbox is one interface of a pod's sandbox.

@@ -11,7 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const nodeName = "bench-node"
+const (
+	nodeName = "bench-node"
+	netnsDir = "/run/netns" // of the pods, where the agent looks for them
+)
 
 // node is what a node is to a CNI plugin: the agent, a parent link, and pods with their namespaces; no kubelet, so that nothing
 // else asks anything of the API server.
@@ -35,13 +38,13 @@ func newNode(ctx context.Context, o options) (n *node, err error) {
 	if n.binaries, err = build(ctx, o, "./cmd/berth", "./cmd/berth-agent", "./tests/bench/noop"); err != nil {
 		return n, err
 	}
-	for _, dir := range []string{n.path("bpf"), n.path("netns")} {
-		if err := os.Mkdir(dir, 0o700); err != nil {
+	for dir, fs := range map[string]string{n.path("bpf"): "bpf", netnsDir: "tmpfs"} { // which are this program's alone, see sandbox.go
+		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return n, err
 		}
-	}
-	if err := unix.Mount("bpf", n.path("bpf"), "bpf", 0, ""); err != nil {
-		return n, fmt.Errorf("mount a bpffs: %w", err)
+		if err := unix.Mount(fs, dir, fs, 0, ""); err != nil {
+			return n, fmt.Errorf("mount a %s on %s: %w", fs, dir, err)
+		}
 	}
 	if err := makeParent(); err != nil {
 		return n, err

@@ -147,7 +147,7 @@ func (f *fleet) measure(ctx context.Context, r *report) error {
 			return err
 		}
 		dels := f.rush(ctx, plugins, sandboxes, "DEL")
-		afterDel, err := f.counts(ctx)
+		afterDel, err := f.countsAtRest(ctx)
 		if err != nil {
 			return err
 		}

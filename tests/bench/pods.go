@@ -63,7 +63,7 @@ func makeParent() error {
 
 func (n *node) makePods() error {
 	for i := range podCount {
-		p := pod{netns: n.path(fmt.Sprintf("netns/%d", i)), args: map[string]string{}}
+		p := pod{netns: fmt.Sprintf("%s/%d", netnsDir, i), args: map[string]string{}}
 		n.pods = append(n.pods, p)
 		if err := makeNamespace(p.netns); err != nil {
 			return fmt.Errorf("namespace of pod %d: %w", i, err)

@@ -75,6 +75,17 @@ func (c *control) counts(ctx context.Context) (requestCounts, error) {
 	return parseCounts(text), nil
 }
 
+// countsAtRest are those once no request for leases comes any more: the last DELs are answered before the API server has heard of them.
+func (c *control) countsAtRest(ctx context.Context) (requestCounts, error) {
+	for before := -1.0; ; time.Sleep(200 * time.Millisecond) {
+		now, err := c.counts(ctx)
+		if err != nil || now.ofLeases() == before {
+			return now, err
+		}
+		before = now.ofLeases()
+	}
+}
+
 // since then, leaving out what the API server does for itself whether anybody calls or not (idle).
 func (c requestCounts) since(before, idle requestCounts) requestCounts {
 	out := requestCounts{}
@@ -115,7 +126,7 @@ func measureRequests(ctx context.Context, n *node, r *report) error {
 					return err
 				}
 			}
-			after, err := n.counts(ctx)
+			after, err := n.countsAtRest(ctx)
 			if err != nil {
 				return err
 			}
