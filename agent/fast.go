@@ -22,7 +22,7 @@ type fastMode interface {
 	runner
 	SetNodes([]netip.Addr) error
 	Put(fast.Interface) error
-	Drop(containerID, ifName string) error
+	Drop(containerID, ifName string)
 	SyncInterfaces([]fast.Interface) error
 	Counters() (map[string]uint64, error)
 	Close() error
@@ -84,13 +84,10 @@ func (a *Agent) fastInterface(h v1alpha1.LeaseHolder, netNS, network string, res
 		Ways: fast.Ways(res, network, h.Parent)}, nil
 }
 
-// slow leaves to the node what a sandbox's interface connects to from now on: it gives up addresses.
+// slow leaves to the node what a sandbox's interface connects to: it gives up addresses.
 func (a *Agent) slow(k sandbox) {
-	if a.fast == nil {
-		return
-	}
-	if err := a.fast.Drop(k.containerID, k.ifName); err != nil {
-		a.log.Warn("fast mode of an interface that gives up addresses", "sandbox", k.containerID, "interface", k.ifName, "err", err)
+	if a.fast != nil {
+		a.fast.Drop(k.containerID, k.ifName)
 	}
 }
 

@@ -25,6 +25,9 @@ import (
 // period between two looks at what nobody tells of: programs that somebody detached, routes of the node.
 const period = 30 * time.Second
 
+// gathering is how long interfaces that go wait for others.
+const gathering = time.Second
+
 // Config does not change while the agent runs.
 type Config struct {
 	PinDir string // on a bpffs, say /sys/fs/bpf/berth
@@ -47,11 +50,13 @@ type Fast struct {
 	cfg  Config
 	log  *slog.Logger
 	wake chan struct{}                             // sockets have to be destroyed
+	left chan struct{}                             // interfaces have been dropped
 	by   func(netip.Addr) (link string, err error) // the link that the node reaches an address by
 
 	mu         sync.Mutex
 	programs   *sock.Programs
 	interfaces map[key]Interface
+	dropped    []uint64                   // cookies of pods with fewer interfaces than the programs know
 	services   map[string]service.Service // as they were handed over
 	nodes      []netip.Addr
 	links      map[netip.Addr]string // by which other nodes are reached
@@ -66,7 +71,7 @@ func Open(cfg Config, log *slog.Logger) (*Fast, error) {
 
 func open(cfg Config, by func(netip.Addr) (string, error), log *slog.Logger) (*Fast, error) {
 	f := &Fast{
-		cfg: cfg, log: log, wake: make(chan struct{}, 1), by: by,
+		cfg: cfg, log: log, wake: make(chan struct{}, 1), left: make(chan struct{}, 1), by: by,
 		interfaces: map[key]Interface{}, services: map[string]service.Service{}, links: map[netip.Addr]string{},
 	}
 	if err := f.attach(); err != nil {
@@ -91,20 +96,43 @@ func (f *Fast) Put(i Interface) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.interfaces[key{i.ContainerID, i.Name}] = i
-	return f.setPod(i.Cookie)
+	return f.programs.SetPod(i.Cookie, f.pods()[i.Cookie])
 }
 
-// Drop an interface that is about to go, or that has given up what it had. One that is not known is no error.
-func (f *Fast) Drop(containerID, name string) error {
+// Drop an interface that is about to go, or that has given up what it had. The programs know it some time after: taking a pod out makes
+// all others wait for a grace period of the kernel, so those that go are taken out together. Until then its sockets connect as before,
+// within its own namespace, whose cookie does not come again.
+func (f *Fast) Drop(containerID, name string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	k := key{containerID, name}
 	i, ok := f.interfaces[k]
 	if !ok {
-		return nil
+		return
 	}
 	delete(f.interfaces, k)
-	return f.setPod(i.Cookie)
+	f.dropped = append(f.dropped, i.Cookie)
+	select {
+	case f.left <- struct{}{}:
+	default: // somebody has said so already
+	}
+}
+
+// takeOut what was dropped.
+func (f *Fast) takeOut() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	pods, gone := f.pods(), []uint64(nil)
+	var errs []error
+	for _, cookie := range f.dropped {
+		if pod, ok := pods[cookie]; ok {
+			errs = append(errs, f.programs.SetPod(cookie, pod))
+		} else {
+			gone = append(gone, cookie)
+		}
+	}
+	f.dropped = nil
+	return errors.Join(append(errs, f.programs.DeletePods(gone...))...)
 }
 
 // SyncInterfaces says all that there are.
@@ -116,14 +144,6 @@ func (f *Fast) SyncInterfaces(all []Interface) error {
 		f.interfaces[key{i.ContainerID, i.Name}] = i
 	}
 	return f.programs.SyncPods(f.pods())
-}
-
-// setPod tells what the pod with the cookie may do; without an interface, nothing.
-func (f *Fast) setPod(cookie uint64) error {
-	if pod, ok := f.pods()[cookie]; ok {
-		return f.programs.SetPod(cookie, pod)
-	}
-	return f.programs.DeletePod(cookie)
 }
 
 // pods by the cookies of their namespaces.
@@ -145,11 +165,23 @@ func (f *Fast) Run(ctx context.Context) error {
 	tick := time.NewTicker(period)
 	defer tick.Stop()
 	complaint := ""
+	var together <-chan time.Time
 	for {
 		var err error
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-f.left:
+			if together == nil {
+				together = time.After(gathering)
+			}
+			continue
+		case <-together:
+			together = nil
+			if err := f.takeOut(); err != nil {
+				f.log.Warn("fast mode of pods that are gone", "err", err)
+			}
+			continue
 		case <-f.wake:
 			f.destroy()
 			continue

@@ -139,6 +139,13 @@ func (l *lab) listen(a netip.Addr) {
 // answers who is at the Service.
 func (l *lab) answers(want netip.Addr) {
 	l.Helper()
+	if got := l.asks(); got != want.String() {
+		l.Errorf("%s answers, want %s", got, want)
+	}
+}
+
+func (l *lab) asks() (answer string) {
+	l.Helper()
 	l.pod.Do(func() {
 		c, err := net.DialTimeout("tcp", "10.96.0.10:80", 5*time.Second)
 		l.must(err)
@@ -146,10 +153,9 @@ func (l *lab) answers(want netip.Addr) {
 		buf := make([]byte, 64)
 		n, err := c.Read(buf)
 		l.must(err)
-		if got := string(buf[:n]); got != want.String() {
-			l.Errorf("%s answers, want %s", got, want)
-		}
+		answer = string(buf[:n])
 	})
+	return answer
 }
 
 func serviceOf(p service.Protocol, b ...service.Backend) service.Service {
@@ -173,10 +179,12 @@ func TestFast(t *testing.T) {
 	second := l.self
 	second.Name, second.Ways = "net1", nil
 	l.must(l.Put(second))
-	l.must(l.Drop("c", "eth0"))
+	l.Drop("c", "eth0")
+	l.must(l.takeOut())
 	l.answers(vip) // the other interface has no way
 	l.must(l.Put(l.self))
-	l.must(l.Drop("c", "net1"))
+	l.Drop("c", "net1")
+	l.must(l.takeOut())
 	l.answers(macvlan)
 
 	l.must(l.SyncInterfaces(nil))
@@ -185,6 +193,25 @@ func TestFast(t *testing.T) {
 	l.answers(macvlan)
 	l.must(l.Delete("ns/svc"))
 	l.answers(vip)
+}
+
+// What is dropped is taken out while the agent runs.
+func TestTakenOut(t *testing.T) {
+	l := newLab(t)
+	l.must(l.Set(serviceOf(service.TCP, atPod)))
+	l.must(l.Put(l.self))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- l.Run(ctx) }()
+	l.answers(macvlan)
+	l.Drop("c", "eth0")
+	for begin := time.Now(); l.asks() != vip.String(); time.Sleep(10 * time.Millisecond) {
+		if time.Since(begin) > time.Minute {
+			t.Fatal("a pod of which the only interface was dropped a minute ago is still known")
+		}
+	}
+	cancel()
+	l.must(<-ended)
 }
 
 // Another node is native by the link that this one reaches it by, and by no other.

@@ -40,7 +40,7 @@ func BenchmarkConnect(b *testing.B) {
 	l.sync(append(many(10_000), web(pods4[0]))...)
 	connect("translated, 10,000 services", vip)
 	connect("beside, 10,000 services", backend)
-	l.must(l.p.DeletePod(l.cookie))
+	l.must(l.p.DeletePods(l.cookie))
 	connect("untouched", vip)
 	l.must(Remove(l.cfg.PinDir))
 	connect("no program", vip)

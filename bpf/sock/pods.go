@@ -66,15 +66,16 @@ func (p *Programs) setPod(cookie uint64, pod Pod) error {
 	return puts(p.maps.Pods, []put[uint64, podValue]{{cookie, value, err == nil}}, p.wait)
 }
 
-// DeletePod leaves calls of the pod alone from now on; answers to earlier ones are still translated back. It is no error for a pod
-// that was never set. Cookies do not come again, so a pod that is gone may as well stay for a while.
-func (p *Programs) DeletePod(cookie uint64) error {
+// DeletePods leaves calls of the pods alone from now on; answers to earlier ones are still translated back. It is no error for a pod
+// that was never set. It waits for a grace period, and so does who sets another meanwhile. Cookies do not come again, so a pod that is
+// gone may as well stay for a while.
+func (p *Programs) DeletePods(cookies ...uint64) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.deletePods(cookie)
+	return p.deletePods(cookies)
 }
 
-func (p *Programs) deletePods(cookies ...uint64) error {
+func (p *Programs) deletePods(cookies []uint64) error {
 	if len(cookies) == 0 {
 		return nil
 	}
@@ -98,7 +99,7 @@ func (p *Programs) SyncPods(want map[uint64]Pod) error {
 		}
 		delete(have, cookie)
 	}
-	return errors.Join(append(errs, p.deletePods(slices.Collect(maps.Keys(have))...))...)
+	return errors.Join(append(errs, p.deletePods(slices.Collect(maps.Keys(have))))...)
 }
 
 // SetNodes makes these the addresses of nodes, at which NodePort frontends are.

@@ -119,8 +119,8 @@ func TestPods(t *testing.T) {
 	l.must(l.p.SetPod(l.cookie, Pod{defaultWays}))
 	l.restart(web(pods4[0], pods6[0]))
 	want("after a restart", true)
-	l.must(l.p.DeletePod(l.cookie))
-	l.must(l.p.DeletePod(l.cookie))
+	l.must(l.p.DeletePods(l.cookie))
+	l.must(l.p.DeletePods(l.cookie))
 	want("deleted", false)
 }
 
