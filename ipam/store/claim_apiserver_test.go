@@ -344,3 +344,21 @@ func BenchmarkClaim(b *testing.B) {
 	b.ReportMetric(float64(claim[len(claim)/2].Microseconds()), "claim-p50-µs")
 	b.ReportMetric(float64(claim[len(claim)/2])/float64(floor[len(floor)/2]), "p50-ratio")
 }
+
+// Managed fields are of no use to a lease, and half of it: they go with its first update, and do not come again.
+func TestNoManagedFields(t *testing.T) {
+	w := newWorld(t)
+	p := w.pool("p", "10.0.0.1")
+	s := w.store("node-1", nil, p)
+	for i, want := range []int{1, 0, 0} { // a creation has them
+		l := w.claim(s, p, holder("node-1", fmt.Sprint("pod-", i), "c"))
+		now, err := w.leases.Get(t.Context(), l.Name, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := len(now.ManagedFields); got != want {
+			t.Errorf("claim %d: %d entries of managed fields, want %d: %v", i, got, want, now.ManagedFields)
+		}
+		w.release(s, l)
+	}
+}

@@ -46,10 +46,15 @@ func (s *Store) write(ctx context.Context, pool *ipam.Pool, a netip.Addr, known 
 }
 
 // update writes a lease at its version. One whose creation was only intended (see index) has none, and must be read first.
+//
+// It leaves no managed fields (server-side apply is not how leases are written): they are half of a lease, in etcd and in each event of
+// each watch, and keeping them is a tenth of the API server's work for an update. An empty entry resets them
+// (kubernetes.io/docs/reference/using-api/server-side-apply, "Clearing managedFields"); from then on the server tracks none.
 func (s *Store) update(ctx context.Context, l *v1alpha1.IPLease) (*v1alpha1.IPLease, error) {
 	if l.ResourceVersion == "" {
 		return nil, conflict(l.Name)
 	}
+	l.ManagedFields = []metav1.ManagedFieldsEntry{{}}
 	return s.client.Update(ctx, l, metav1.UpdateOptions{})
 }
 
