@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/berthdev/berth/delegate"
 )
 
 // A DEL waits for the disk, not for the API. Its duplicate finds nothing to do.
@@ -21,6 +23,8 @@ func TestDelIsAheadOfTheAPI(t *testing.T) {
 	if on := r.path.list(); len(on) > 0 {
 		t.Errorf("answered, and on the path: %v", on)
 	}
+	res, err := r.call(t.Context(), delegate.PathCheck, request(p, "s1", "net1", macvlan))
+	checkError(t, res, err, 105)
 	if got := r.journal.Releases(); len(got) != 1 || !got[0].Sent {
 		t.Errorf("the journal has %v, want one release, sent", got)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -188,6 +189,7 @@ func (a *Agent) check(c call) error {
 	}
 	held := map[netip.Addr]bool{}
 	leases := a.heldBy(c.ContainerID, c.IfName)
+	leases = slices.DeleteFunc(leases, func(l *v1alpha1.IPLease) bool { return a.journal.Released(l.Name) }) // of which the API has yet to hear
 	for _, l := range leases {
 		if addr, err := netip.ParseAddr(l.Spec.Address); err == nil {
 			held[addr] = true
