@@ -21,7 +21,6 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -87,7 +86,6 @@ type Journal struct {
 	now    func() time.Time
 	wanted chan chan error // changes to be written at once, and who waits for them
 	lazy   chan struct{}   // there are others to be written soon
-	soon   atomic.Bool     // that was said since the last write
 	end    chan struct{}   // closed by Close
 	done   chan struct{}   // closed when the writer has ended
 

@@ -42,9 +42,9 @@ func (j *Journal) durably(do func(*state)) error {
 	}
 }
 
-// lazily make a change that may be lost with the process: it is one that the API tells again. The writer is woken by the first only.
+// lazily make a change that may be lost with the process: it is one that the API tells again.
 func (j *Journal) lazily(do func(*state)) {
-	if j.file == "" || !j.change(do) || j.soon.Swap(true) {
+	if j.file == "" || !j.change(do) {
 		return
 	}
 	select {
@@ -182,7 +182,6 @@ func (j *Journal) markAll() {
 
 // unwritten are the records to write, nil for those that are no more. They count as written from now on.
 func (j *Journal) unwritten() (map[record][]byte, error) {
-	j.soon.Store(false)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	values := make(map[record][]byte, len(j.state.dirty))
