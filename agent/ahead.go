@@ -11,11 +11,6 @@ type ahead chan struct{}
 
 // begin when there are not as many as may be, or say after a while that there were all the time.
 func (a ahead) begin(patience time.Duration) bool {
-	select {
-	case a <- struct{}{}:
-		return true
-	default:
-	}
 	late := time.NewTimer(patience)
 	defer late.Stop()
 	select {
