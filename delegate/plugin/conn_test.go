@@ -10,17 +10,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An agent that is slow to accept has a queue that is full: the plugin waits for its turn, as long as it may.
-func TestDialFullQueue(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "agent.sock")
-	l, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+// listen on a socket with a queue of this length.
+func listen(t *testing.T, backlog int) (fd int, path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "agent.sock")
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(l)
-	if err := errors.Join(unix.Bind(l, &unix.SockaddrUnix{Name: path}), unix.Listen(l, 0)); err != nil {
+	t.Cleanup(func() { unix.Close(fd) })
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, backlog)); err != nil {
 		t.Fatal(err)
 	}
+	return fd, path
+}
+
+// An agent that is slow to accept has a queue that is full: the plugin waits for its turn, as long as it may.
+func TestDialFullQueue(t *testing.T) {
+	l, path := listen(t, 0)
 	first, err := dial(path, time.Minute)
 	if err != nil {
 		t.Fatal(err)
@@ -47,18 +54,10 @@ func TestDialFullQueue(t *testing.T) {
 
 // Nobody answers: the plugin gives up in time.
 func TestDialNoAnswer(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "agent.sock")
-	if _, err := dial(path, time.Minute); !errors.Is(err, unix.ENOENT) {
+	if _, err := dial(filepath.Join(t.TempDir(), "agent.sock"), time.Minute); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("no socket: %v", err)
 	}
-	l, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(l)
-	if err := errors.Join(unix.Bind(l, &unix.SockaddrUnix{Name: path}), unix.Listen(l, 1)); err != nil {
-		t.Fatal(err)
-	}
+	_, path := listen(t, 1)
 	c, err := dial(path, 20*time.Millisecond)
 	if err != nil {
 		t.Fatal(err)

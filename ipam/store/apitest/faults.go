@@ -102,7 +102,10 @@ func (f *Faults) Hold(method string) (release func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	gate := make(chan struct{})
-	f.waits = map[string]chan struct{}{method: gate}
+	if f.waits == nil {
+		f.waits = map[string]chan struct{}{}
+	}
+	f.waits[method] = gate
 	return sync.OnceFunc(func() { close(gate) })
 }
 
