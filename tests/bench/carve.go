@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -27,6 +26,7 @@ import (
 const (
 	carvedPools = 1000
 	carvedSize  = 5
+	makers      = 64 // side by side
 )
 
 const carveSubnet = `
@@ -64,7 +64,7 @@ func measureCarve(ctx context.Context, o options, r *report) (err error) {
 	if err != nil {
 		return err
 	}
-	took, err := atOnce(func(i int) error { _, err := pools.Create(ctx, plainPool(i), metav1.CreateOptions{}); return err })
+	took, err := atOnce(carvedPools, makers, func(i int) error { _, err := pools.Create(ctx, plainPool(i), metav1.CreateOptions{}); return err })
 	if err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func (c *control) measureBurst(ctx context.Context, name string, k *controller, 
 	begin := time.Now()
 	all := make(chan error, 1)
 	go func() { all <- allCarved(ctx, pools, of.prefix) }()
-	made, err := atOnce(of.make)
+	made, err := atOnce(carvedPools, makers, of.make)
 	if err := errors.Join(err, <-all); err != nil {
 		return err
 	}
@@ -180,18 +180,6 @@ func (k *controller) cpu() (time.Duration, error) {
 	user, err1 := strconv.Atoi(fields[11])
 	system, err2 := strconv.Atoi(fields[12])
 	return time.Duration(user+system) * 10 * time.Millisecond, errors.Join(err1, err2)
-}
-
-// atOnce makes as many as there shall be pools; how long that took.
-func atOnce(one func(i int) error) (time.Duration, error) {
-	begin := time.Now()
-	var g errgroup.Group
-	g.SetLimit(64)
-	for i := range carvedPools {
-		g.Go(func() error { return one(i) })
-	}
-	err := g.Wait()
-	return time.Since(begin), err
 }
 
 func plainPool(i int) *v1alpha1.IPPool {
