@@ -43,6 +43,7 @@ type options struct {
 	pause  time.Duration
 	out    string
 	labDir string
+	table  table  // that serves what comes by vmac
 	root   string // of the checkout
 }
 
@@ -114,11 +115,12 @@ func measure(ctx context.Context, o options, r *report) error {
 
 func parse(args []string) (options, error) {
 	var o options
-	var only string
+	var only, by string
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.StringVar(&only, "only", strings.Join(parts, ","), "parts to run")
 	f.IntVar(&o.adds, "adds", 240, "ADDs and DELs of each contender")
 	f.IntVar(&o.pairs, "pairs", 15, "pairs of each measurement of the path")
+	f.StringVar(&by, "table", "nftables", "what serves what comes by vmac in part path: "+strings.Join(tableNames(), ", "))
 	f.IntVar(&o.leases, "leases", 50000, "leases in the big pool")
 	f.IntVar(&o.starts, "starts", 300, "starts of each program")
 	f.DurationVar(&o.pause, "pause", 2*time.Millisecond, "between two calls, so that one does not pay for the other's aftermath")
@@ -133,6 +135,11 @@ func parse(args []string) (options, error) {
 			return o, fmt.Errorf("-only: no part %q; there are %s", p, strings.Join(parts, ", "))
 		}
 	}
+	i := slices.Index(tableNames(), by)
+	if i < 0 {
+		return o, fmt.Errorf("-table: no table %q; there are %s", by, strings.Join(tableNames(), ", "))
+	}
+	o.table = tables[i]
 	if o.adds < 1 || o.pairs < 1 || o.starts < 1 {
 		return o, errors.New("-adds, -pairs and -starts must be at least 1")
 	}

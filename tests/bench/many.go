@@ -36,6 +36,13 @@ var tables = []table{
 	{"berth", "none", "OwnProxy", "nft list tables", "inet berth-services"}, // last, as it takes many Services best while they are made
 }
 
+func tableNames() (names []string) {
+	for _, t := range tables {
+		names = append(names, t.name)
+	}
+	return names
+}
+
 type table struct {
 	name, proxyMode string
 	reason          string // of the node's condition

@@ -48,6 +48,9 @@ func measurePath(ctx context.Context, o options, r *report) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.close()) }()
+	if err := c.serve(ctx, o.table); err != nil {
+		return err
+	}
 	for _, where := range []struct{ name, server, bare string }{{"same-node", near, nearBare}, {"cross-node", far, farBare}} {
 		ways, pids, err := c.ways(ctx, where.server, where.server, where.bare)
 		if err != nil {
