@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/controller/subnets/subnettest"
 	"github.com/berthdev/berth/ipam/carve"
 	"github.com/berthdev/berth/ipam/store/apitest"
 )
@@ -70,7 +71,9 @@ func TestCopies(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.wantInStep(s, "False Withdrawn")
-	w.hub.wantStatus(s, "Ready", "False WaitsForPools", func(st v1alpha1.SubnetStatus) string { return condition(st.Conditions, v1alpha1.SubnetReady) })
+	w.hub.wantStatus(s, "Ready", "False WaitsForPools", func(st v1alpha1.SubnetStatus) string {
+		return subnettest.Condition(st.Conditions, v1alpha1.SubnetReady)
+	})
 	a.resize(p, 30)
 	a.wantHas(p, 30)
 	a.remove(p)

@@ -6,37 +6,30 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/config"
-	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/yaml"
 
 	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/controller/subnets"
+	"github.com/berthdev/berth/controller/subnets/subnettest"
 	"github.com/berthdev/berth/ipam"
 	"github.com/berthdev/berth/ipam/store/apitest"
 )
@@ -152,68 +145,8 @@ func (c *cluster) hand(kubeconfig []byte) {
 
 func (w *world) connect(variable, name string) *cluster {
 	w.Helper()
-	c := &cluster{world: w, name: name, rc: apitest.ConfigOf(w.T, variable)}
-	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
-		if err := add(scheme); err != nil {
-			w.Fatal(err)
-		}
-	}
-	var err error
-	if c.admin, err = client.New(c.rc, client.Options{Scheme: scheme}); err != nil {
-		w.Fatal(err)
-	}
-	w.Cleanup(c.clean)
-	return c
-}
-
-// clean all that there is of the network.
-func (c *cluster) clean() {
-	for _, o := range c.all() {
-		if err := c.admin.Delete(context.Background(), o); client.IgnoreNotFound(err) != nil {
-			c.Error(err)
-		}
-		c.unbind(o)
-	}
-}
-
-func (c *cluster) unbind(o client.Object) {
-	patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
-	if err := c.admin.Patch(context.Background(), o, patch); client.IgnoreNotFound(err) != nil {
-		c.Error(err)
-	}
-}
-
-func (c *cluster) all() (out []client.Object) {
-	ctx := context.Background()
-	var pools v1alpha1.IPPoolList
-	var list v1alpha1.SubnetList
-	var leases v1alpha1.IPLeaseList
-	for _, l := range []client.ObjectList{&pools, &list, &leases} {
-		if err := c.admin.List(ctx, l); err != nil {
-			c.Error(err)
-		}
-	}
-	for i := range leases.Items {
-		if leases.Items[i].Spec.Network == c.network {
-			out = append(out, &leases.Items[i])
-		}
-	}
-	for i := range pools.Items {
-		if pools.Items[i].Spec.Network == c.network {
-			out = append(out, &pools.Items[i])
-		}
-	}
-	for i := range list.Items {
-		if list.Items[i].Spec.Network == c.network {
-			out = append(out, &list.Items[i])
-		}
-	}
-	blocks := c.blocks()
-	for i := range blocks {
-		out = append(out, &blocks[i])
-	}
-	return out
+	rc := apitest.ConfigOf(w.T, variable)
+	return &cluster{world: w, name: name, rc: rc, admin: subnettest.Client(w.T, rc, w.network)}
 }
 
 func (c *cluster) blocks() []v1alpha1.IPBlock {
@@ -238,41 +171,23 @@ const short = 100 * time.Millisecond
 // servers.
 func (c *cluster) start(into func(*rest.Config) *rest.Config) func() {
 	c.Helper()
-	off := true
-	rc, returnAfter := c.rc, time.Nanosecond
+	rc := c.rc
 	cfg := Config{Cluster: c.name, Secret: c.secret, Interval: cmp.Or(c.every, short)}
 	if into != nil {
 		rc, cfg.wrap = into(rc), into
 	}
-	mgr, err := ctrl.NewManager(rc, ctrl.Options{
-		Scheme: c.admin.Scheme(), Logger: logr.FromSlogHandler(slog.NewTextHandler(c.Output(), nil)).WithName(c.name),
-		Metrics: server.Options{BindAddress: "0"}, HealthProbeBindAddress: "0", Controller: config.Controller{SkipNameValidation: &off},
+	return subnettest.Start(c.T, rc, c.name, func(mgr ctrl.Manager) error {
+		carver := subnets.Config{ReturnAfter: time.Nanosecond}
+		if c.name != "hub" {
+			h, err := Add(mgr, cfg)
+			if err != nil {
+				return err
+			}
+			carver.Blocks, carver.Changed, carver.Seed = counted{h, c}, h.Changed, c.name
+		}
+		_, err := subnets.Add(mgr, carver)
+		return err
 	})
-	if err != nil {
-		c.Fatal(err)
-	}
-	carver := subnets.Config{ReturnAfter: returnAfter}
-	if c.name != "hub" {
-		h, err := Add(mgr, cfg)
-		if err != nil {
-			c.Fatal(err)
-		}
-		carver.Blocks, carver.Changed, carver.Seed = counted{h, c}, h.Changed, c.name
-	}
-	if _, err := subnets.Add(mgr, carver); err != nil {
-		c.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if err := mgr.Start(ctx); err != nil && ctx.Err() == nil {
-			c.Errorf("controller of %s: %v", c.name, err)
-		}
-	}()
-	stop := sync.OnceFunc(func() { cancel(); <-done })
-	c.Cleanup(stop)
-	return stop
 }
 
 // subnet in the hub, for both members.
@@ -309,14 +224,7 @@ func (c *cluster) resize(pool string, size int32) {
 }
 
 // remove a pool as the pools' controller does when it has no lease in use.
-func (c *cluster) remove(pool string) {
-	c.Helper()
-	p := &v1alpha1.IPPool{ObjectMeta: metav1.ObjectMeta{Name: pool}}
-	if err := c.admin.Delete(context.Background(), p); client.IgnoreNotFound(err) != nil {
-		c.Fatal(err)
-	}
-	c.unbind(p)
-}
+func (c *cluster) remove(pool string) { c.Helper(); subnettest.RemovePool(c.T, c.admin, pool) }
 
 func (c *cluster) get(pool string) *v1alpha1.IPPool {
 	c.Helper()
@@ -325,14 +233,6 @@ func (c *cluster) get(pool string) *v1alpha1.IPPool {
 		c.Fatal(err)
 	}
 	return &p
-}
-
-func condition(conditions []metav1.Condition, kind string) string {
-	c := meta.FindStatusCondition(conditions, kind)
-	if c == nil {
-		return "none"
-	}
-	return fmt.Sprintf("%s %s: %s", c.Status, c.Reason, c.Message)
 }
 
 // ranges that a pool lists.

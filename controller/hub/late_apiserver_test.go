@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/controller/subnets/subnettest"
 	"github.com/berthdev/berth/ipam/carve"
 	"github.com/berthdev/berth/ipam/store/apitest"
 )
@@ -261,7 +262,7 @@ func TestLeftOtherwise(t *testing.T) {
 	w.hub.patch(&v1alpha1.HubMember{ObjectMeta: metav1.ObjectMeta{Name: a.name}}, `{"spec":{"seen":"2026-01-01T00:00:00Z"}}`)
 	p := a.pool(s, 20)
 	a.wantCarved(p, "False HubAway")
-	if got := condition(a.get(p).Status.Conditions, v1alpha1.PoolCarved); !strings.Contains(got, "restored from a backup") {
+	if got := subnettest.Condition(a.get(p).Status.Conditions, v1alpha1.PoolCarved); !strings.Contains(got, "restored from a backup") {
 		t.Error(got)
 	}
 	a.remove(p)

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/controller/subnets/subnettest"
 	"github.com/berthdev/berth/ipam"
 	"github.com/berthdev/berth/ipam/carve"
 	"github.com/berthdev/berth/ipam/store/apitest"
@@ -65,7 +66,7 @@ func TestNamesake(t *testing.T) {
 	if err := w.hub.admin.DeleteAllOf(t.Context(), &v1alpha1.IPBlock{}, client.MatchingLabels{v1alpha1.LabelCluster: a.name}); err != nil {
 		t.Fatal(err)
 	}
-	a.clean() // it is no more
+	subnettest.RemoveNetwork(t, a.admin, w.network) // it is no more
 	b.wantInStep(s, "True InStep")
 	b.wantHas(q, 600)
 	a.start(nil)
@@ -96,10 +97,10 @@ func TestKubeconfig(t *testing.T) {
 	} {
 		a.hand([]byte(tc.kubeconfig))
 		a.wantStatus(s, "InStep", "False KubeconfigRefused", func(st v1alpha1.SubnetStatus) string {
-			if got := condition(st.Conditions, v1alpha1.SubnetInStep); strings.Contains(got, tc.says) {
+			if got := subnettest.Condition(st.Conditions, v1alpha1.SubnetInStep); strings.Contains(got, tc.says) {
 				return got
 			}
-			return "not: " + tc.says + ": " + condition(st.Conditions, v1alpha1.SubnetInStep)
+			return "not: " + tc.says + ": " + subnettest.Condition(st.Conditions, v1alpha1.SubnetInStep)
 		})
 		a.wantEvent(a.secret.Name, reasonKubeconfig)
 		a.resize(p, int32(30+i))
@@ -188,7 +189,7 @@ func TestRestored(t *testing.T) {
 	w.lab("start", "kube-apiserver")
 	w.restore(backup)
 	apitest.Eventually(t, "patience", func() error {
-		if got := condition(b.get(rest).Status.Conditions, v1alpha1.PoolCarved); !strings.Contains(got, "members first say what they hold") {
+		if got := subnettest.Condition(b.get(rest).Status.Conditions, v1alpha1.PoolCarved); !strings.Contains(got, "members first say what they hold") {
 			return fmt.Errorf("Carved of %s is %s", rest, got)
 		}
 		return nil

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/controller/subnets/subnettest"
 	"github.com/berthdev/berth/ipam"
 	"github.com/berthdev/berth/ipam/carve"
 	"github.com/berthdev/berth/ipam/store/apitest"
@@ -26,7 +27,7 @@ func (c *cluster) has(pool string, addresses int) error {
 	for _, r := range ranges(p) {
 		n += count(r)
 	}
-	if got := condition(p.Status.Conditions, v1alpha1.PoolCarved); n != addresses || !strings.HasPrefix(got, "True Carved") {
+	if got := subnettest.Condition(p.Status.Conditions, v1alpha1.PoolCarved); n != addresses || !strings.HasPrefix(got, "True Carved") {
 		return fmt.Errorf("pool %s of %s has %d addresses, want %d; Carved is %s", pool, c.name, n, addresses, got)
 	}
 	return nil
@@ -51,7 +52,7 @@ func (c *cluster) wantCarved(pool, want string) {
 
 func (c *cluster) carved(pool, want string) error {
 	c.Helper()
-	if got := condition(c.get(pool).Status.Conditions, v1alpha1.PoolCarved); !strings.HasPrefix(got, want) {
+	if got := subnettest.Condition(c.get(pool).Status.Conditions, v1alpha1.PoolCarved); !strings.HasPrefix(got, want) {
 		return fmt.Errorf("Carved is %s, want %s", got, want)
 	}
 	return nil
@@ -78,12 +79,16 @@ func (c *cluster) wantStatus(s *v1alpha1.Subnet, what, want string, f func(v1alp
 
 func (c *cluster) wantInStep(s *v1alpha1.Subnet, want string) {
 	c.Helper()
-	c.wantStatus(s, "InStep", want, func(st v1alpha1.SubnetStatus) string { return condition(st.Conditions, v1alpha1.SubnetInStep) })
+	c.wantStatus(s, "InStep", want, func(st v1alpha1.SubnetStatus) string {
+		return subnettest.Condition(st.Conditions, v1alpha1.SubnetInStep)
+	})
 }
 
 func (c *cluster) wantDisputed(s *v1alpha1.Subnet, want string) {
 	c.Helper()
-	c.wantStatus(s, "Disputed of "+c.name, want, func(st v1alpha1.SubnetStatus) string { return condition(st.Conditions, v1alpha1.SubnetDisputed) })
+	c.wantStatus(s, "Disputed of "+c.name, want, func(st v1alpha1.SubnetStatus) string {
+		return subnettest.Condition(st.Conditions, v1alpha1.SubnetDisputed)
+	})
 }
 
 // wantNone of a range in what a pool gives out.

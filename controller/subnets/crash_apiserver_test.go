@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/controller/subnets/subnettest"
 	"github.com/berthdev/berth/ipam/carve"
 	"github.com/berthdev/berth/ipam/store/apitest"
 )
@@ -136,7 +137,7 @@ func (w *world) settled(p *v1alpha1.IPPool, size int32) error {
 
 // lists says whether a pool of pairs lists size of them.
 func (w *world) lists(p *v1alpha1.IPPool, size int32) error {
-	if got := condition(p.Status.Conditions, v1alpha1.PoolCarved); !strings.HasPrefix(got, "True Carved") {
+	if got := subnettest.Condition(p.Status.Conditions, v1alpha1.PoolCarved); !strings.HasPrefix(got, "True Carved") {
 		return errors.New(got)
 	}
 	n := int32(0)

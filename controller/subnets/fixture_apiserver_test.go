@@ -5,28 +5,22 @@ package subnets
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/go-logr/logr"
 	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/config"
-	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/controller/subnets/subnettest"
 	"github.com/berthdev/berth/ipam"
 	"github.com/berthdev/berth/ipam/carve"
 	"github.com/berthdev/berth/ipam/store/apitest"
@@ -40,97 +34,19 @@ type world struct {
 	network string
 }
 
-func scheme() *runtime.Scheme {
-	s := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
-		if err := add(s); err != nil {
-			panic(err)
-		}
-	}
-	return s
-}
-
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	rc := apitest.Config(t)
-	admin, err := client.NewWithWatch(rc, client.Options{Scheme: scheme()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &world{T: t, rc: rc, admin: admin, network: apitest.Unique("net")}
-	t.Cleanup(w.clean)
-	return w
-}
-
-// clean all that there is of the network.
-func (w *world) clean() {
-	ctx := context.Background()
-	var pools v1alpha1.IPPoolList
-	var subnets v1alpha1.SubnetList
-	var blocks v1alpha1.IPBlockList
-	var leases v1alpha1.IPLeaseList
-	for _, l := range []client.ObjectList{&pools, &subnets, &blocks, &leases} {
-		if err := w.admin.List(ctx, l); err != nil {
-			w.Error(err)
-		}
-	}
-	var all []client.Object
-	for i := range pools.Items {
-		if pools.Items[i].Spec.Network == w.network {
-			all = append(all, &pools.Items[i])
-		}
-	}
-	for i := range subnets.Items {
-		if subnets.Items[i].Spec.Network == w.network {
-			all = append(all, &subnets.Items[i])
-		}
-	}
-	for i := range blocks.Items {
-		if blocks.Items[i].Spec.Network == w.network {
-			all = append(all, &blocks.Items[i])
-		}
-	}
-	for i := range leases.Items {
-		if leases.Items[i].Spec.Network == w.network {
-			all = append(all, &leases.Items[i])
-		}
-	}
-	for _, o := range all {
-		if err := w.admin.Delete(ctx, o); client.IgnoreNotFound(err) != nil {
-			w.Error(err)
-		}
-		if err := w.admin.Patch(ctx, o, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))); client.IgnoreNotFound(err) != nil {
-			w.Error(err)
-		}
-	}
+	rc, network := apitest.Config(t), apitest.Unique("net")
+	return &world{T: t, rc: rc, admin: subnettest.Client(t, rc, network), network: network}
 }
 
 // start a controller, by its own connection; it ends with the test, or by the function returned.
-func (w *world) start(rc *rest.Config, cfg Config) (*Carver, func()) {
+func (w *world) start(rc *rest.Config, cfg Config) (c *Carver, stop func()) {
 	w.Helper()
-	off := true
-	log := logr.FromSlogHandler(slog.NewTextHandler(w.Output(), nil))
-	mgr, err := ctrl.NewManager(rc, ctrl.Options{
-		Scheme: scheme(), Logger: log, Metrics: server.Options{BindAddress: "0"}, HealthProbeBindAddress: "0",
-		Controller: config.Controller{SkipNameValidation: &off},
+	stop = subnettest.Start(w.T, rc, w.network, func(mgr ctrl.Manager) (err error) {
+		c, err = Add(mgr, cfg)
+		return err
 	})
-	if err != nil {
-		w.Fatal(err)
-	}
-	c, err := Add(mgr, cfg)
-	if err != nil {
-		w.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if err := mgr.Start(ctx); err != nil && ctx.Err() == nil {
-			w.Errorf("controller: %v", err)
-		}
-	}()
-	stop := sync.OnceFunc(func() { cancel(); <-done })
-	w.Cleanup(stop)
 	return c, stop
 }
 
@@ -174,17 +90,7 @@ func (w *world) resize(p *v1alpha1.IPPool, size int32) {
 }
 
 // remove a pool as the pools' controller does when it has no lease in use.
-func (w *world) remove(p *v1alpha1.IPPool) {
-	w.Helper()
-	ctx := context.Background()
-	if err := w.admin.Delete(ctx, p); client.IgnoreNotFound(err) != nil {
-		w.Fatal(err)
-	}
-	patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
-	if err := w.admin.Patch(ctx, &v1alpha1.IPPool{ObjectMeta: metav1.ObjectMeta{Name: p.Name}}, patch); client.IgnoreNotFound(err) != nil {
-		w.Fatal(err)
-	}
-}
+func (w *world) remove(p *v1alpha1.IPPool) { w.Helper(); subnettest.RemovePool(w.T, w.admin, p.Name) }
 
 func (w *world) get(name string) *v1alpha1.IPPool {
 	w.Helper()
@@ -193,14 +99,6 @@ func (w *world) get(name string) *v1alpha1.IPPool {
 		w.Fatal(err)
 	}
 	return &p
-}
-
-func condition(conditions []metav1.Condition, kind string) string {
-	c := meta.FindStatusCondition(conditions, kind)
-	if c == nil {
-		return "none"
-	}
-	return fmt.Sprintf("%s %s: %s", c.Status, c.Reason, c.Message)
 }
 
 func ips(p *v1alpha1.IPPool) string {
@@ -218,7 +116,7 @@ func (w *world) wantIPs(name, want string) {
 		p := w.get(name)
 		c := meta.FindStatusCondition(p.Status.Conditions, v1alpha1.PoolCarved)
 		if got := ips(p); got != want || c == nil || c.ObservedGeneration != p.Generation {
-			return fmt.Errorf("lists %q, want %q; %s", got, want, condition(p.Status.Conditions, v1alpha1.PoolCarved))
+			return fmt.Errorf("lists %q, want %q; %s", got, want, subnettest.Condition(p.Status.Conditions, v1alpha1.PoolCarved))
 		}
 		return nil
 	})
@@ -227,7 +125,7 @@ func (w *world) wantIPs(name, want string) {
 func (w *world) wantCarved(name, want string) {
 	w.Helper()
 	apitest.Eventually(w.T, "pool "+name, func() error {
-		if got := condition(w.get(name).Status.Conditions, v1alpha1.PoolCarved); !strings.HasPrefix(got, want) {
+		if got := subnettest.Condition(w.get(name).Status.Conditions, v1alpha1.PoolCarved); !strings.HasPrefix(got, want) {
 			return fmt.Errorf("Carved is %s, want %s", got, want)
 		}
 		return nil
@@ -246,7 +144,7 @@ func (w *world) status(name string) v1alpha1.SubnetStatus {
 func (w *world) wantReady(name string, want ...string) {
 	w.Helper()
 	apitest.Eventually(w.T, "subnet "+name, func() error {
-		got := condition(w.status(name).Conditions, v1alpha1.SubnetReady)
+		got := subnettest.Condition(w.status(name).Conditions, v1alpha1.SubnetReady)
 		for _, part := range want {
 			if !strings.Contains(got, part) {
 				return fmt.Errorf("Ready is %s, want %s", got, part)
