@@ -76,7 +76,7 @@ func (s *scene) examineProgram(v *sight) (found []report.Finding) {
 // forwarding is what the node needs to be a router.
 func (s *scene) forwarding() (settings []setting) {
 	if anyIs4(s.desired) {
-		settings = append(settings, setting{"ipv4/ip_forward", "1"})
+		settings = append(settings, routerSettings...)
 	}
 	if anyIs6(s.desired) {
 		settings = append(settings, setting{"ipv6/conf/all/forwarding", "1"})

@@ -25,11 +25,6 @@ func postroutingChain(t *nftables.Table) *nftables.Chain {
 		Priority: nftables.ChainPriorityRef(*nftables.ChainPriorityNATSource - 1)}
 }
 
-func outputChain(t *nftables.Table) *nftables.Chain {
-	return &nftables.Chain{Table: t, Name: "output", Type: nftables.ChainTypeFilter,
-		Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityFilter}
-}
-
 // masquerade makes the table as wanted, in one transaction, and only if it differs: a replaced table changes nothing for
 // connections that are translated already. Without vmacs there is no table. It says whether there was something to do.
 func masquerade(want ruleset) (changed bool, err error) {
@@ -80,28 +75,23 @@ func addTable(conn *nftables.Conn, want ruleset) error {
 			return err
 		}
 	}
-	add := func(chain *nftables.Chain, rules []rule) {
-		conn.AddChain(chain)
-		for _, r := range rules {
-			conn.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: r.exprs,
-				UserData: userdata.AppendString(nil, userdata.TypeComment, r.comment)})
-		}
+	chain := conn.AddChain(postroutingChain(t))
+	for _, r := range want.postrouting(vmacs, multihomed) {
+		conn.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: r.exprs,
+			UserData: userdata.AppendString(nil, userdata.TypeComment, r.comment)})
 	}
-	add(postroutingChain(t), want.postrouting(vmacs, multihomed))
-	add(outputChain(t), want.output(vmacs))
 	return nil
 }
 
 // tableState is as much of the table as shows whether someone else has changed it.
 type tableState struct {
-	links               []string     // elements of the set
-	multihomed          []netip.Addr // elements of the sets
-	postrouting, output []string     // comments of the rules
+	links       []string     // elements of the set
+	multihomed  []netip.Addr // elements of the sets
+	postrouting []string     // comments of the rules
 }
 
 func (s tableState) equal(o tableState) bool {
-	return slices.Equal(s.links, o.links) && slices.Equal(s.multihomed, o.multihomed) &&
-		slices.Equal(s.postrouting, o.postrouting) && slices.Equal(s.output, o.output)
+	return slices.Equal(s.links, o.links) && slices.Equal(s.multihomed, o.multihomed) && slices.Equal(s.postrouting, o.postrouting)
 }
 
 func expected(want ruleset) (s tableState) {
@@ -114,9 +104,6 @@ func expected(want ruleset) (s tableState) {
 	for _, r := range want.postrouting(&nftables.Set{}, want.multihomedSets(nil)) {
 		s.postrouting = append(s.postrouting, r.comment)
 	}
-	for _, r := range want.output(&nftables.Set{}) {
-		s.output = append(s.output, r.comment)
-	}
 	return s
 }
 
@@ -127,22 +114,13 @@ func readTable(conn *nftables.Conn) (s tableState, err error) {
 	} else if err != nil {
 		return s, err
 	}
-	comments := func(c *nftables.Chain) (all []string, err error) {
-		rules, err := conn.GetRules(t, c)
-		if err != nil && !errors.Is(err, unix.ENOENT) {
-			return nil, err
-		}
-		for _, r := range rules {
-			comment, _ := userdata.GetString(r.UserData, userdata.TypeComment)
-			all = append(all, comment)
-		}
-		return all, nil
-	}
-	if s.postrouting, err = comments(postroutingChain(t)); err != nil {
+	rules, err := conn.GetRules(t, postroutingChain(t))
+	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return s, err
 	}
-	if s.output, err = comments(outputChain(t)); err != nil {
-		return s, err
+	for _, r := range rules {
+		comment, _ := userdata.GetString(r.UserData, userdata.TypeComment)
+		s.postrouting = append(s.postrouting, comment)
 	}
 	vmacs := vmacSet(t)
 	elements, err := conn.GetSetElements(vmacs)
@@ -172,7 +150,7 @@ func readTable(conn *nftables.Conn) (s tableState, err error) {
 		}
 	}
 	slices.SortFunc(s.multihomed, netip.Addr.Compare)
-	if len(s.links)+len(s.postrouting)+len(s.output) == 0 {
+	if len(s.links)+len(s.postrouting) == 0 {
 		s.links = []string{""} // an empty table differs from none
 	}
 	return s, nil

@@ -58,7 +58,7 @@ func (s vmacSource) compare(o vmacSource) int {
 }
 
 // rulesVersion changes with the rules' meaning, so that an upgraded agent replaces what its predecessor left.
-const rulesVersion = "3"
+const rulesVersion = "4"
 
 type rule struct {
 	comment string // says all that is in the expressions: two rules of one comment are the same rule
@@ -100,22 +100,6 @@ func (r ruleset) postrouting(vmacs *nftables.Set, multihomed map[bool]*nftables.
 	// Fully random ports, as kube-proxy does: concurrent flows must not fail over one port (DNS with A and AAAA at once).
 	add("all else must come back here", inputIs(vmacs), []expr.Any{&expr.Masq{FullyRandom: true}})
 	return rules
-}
-
-// output has one rule: the kernel wants to tell a pod that its neighbour behind a Service could be reached directly, and it
-// does so even with send_redirects=0 on vmac, as long as conf/all/send_redirects is 1 (the two are ORed).
-func (r ruleset) output(vmacs *nftables.Set) []rule {
-	v4, value4 := familyOf(netip.IPv4Unspecified())
-	return []rule{{"berth/" + rulesVersion + " no redirects to pods", slices.Concat(
-		[]expr.Any{
-			&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1},
-			&expr.Lookup{SourceRegister: 1, SetName: vmacs.Name, SetID: vmacs.ID},
-		},
-		equal(v4, value4),
-		equal(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, unix.IPPROTO_ICMP),
-		equal(&expr.Payload{Base: expr.PayloadBaseTransportHeader, Len: 1, DestRegister: 1}, 5), // ICMP_REDIRECT
-		[]expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}},
-	)}}
 }
 
 // inputIs matches the input link, which postrouting knows since kernel 5.7.

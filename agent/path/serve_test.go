@@ -183,6 +183,46 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestRefusedAmidTraffic: a client is told at once that a Service has no backends also while it talks to its neighbour behind another one.
+// Would the kernel send redirects by vmac, each packet of that would set back the clock that limits what ICMP tells the client.
+func TestRefusedAmidTraffic(t *testing.T) {
+	w := newTwoNodes(t)
+	serve(t, w.neighbour.NS, w.neighbour.addrs...)
+	busy, busyVIPs := virtual(1, w.neighbour.addrs)
+	none, vips := virtual(2)
+	w.n1.serve(busy, none)
+	for family, vip := range busyVIPs {
+		c, err := dial(w.client.NS, "udp", netip.AddrPortFrom(vip, port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		for range 100 {
+			if _, err := say(c); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		refused := make(chan error)
+		go func() {
+			_, err := askAt(w.client.NS, "udp", netip.AddrPortFrom(vips[family], port))
+			refused <- err
+		}()
+		for done := false; !done; {
+			select {
+			case err := <-refused:
+				if done = true; !errors.Is(err, syscall.ECONNREFUSED) {
+					t.Errorf("%s: %v, want %v", vips[family], err, syscall.ECONNREFUSED)
+				}
+			case <-time.After(5 * time.Millisecond):
+				if _, err := say(c); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+}
+
 var errSilence = errors.New("silence")
 
 // TestUntracked: a node's own server at a cluster IP, past conntrack, as NodeLocal DNSCache is, is reached beside the table.

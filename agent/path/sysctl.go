@@ -59,10 +59,15 @@ func readSysctl(key string) (string, error) {
 	return strings.TrimSpace(string(b)), err
 }
 
+// routerSettings make the node a router of IPv4. The kernel ORs all's send_redirects with each link's own, which stays as it is: only where
+// that is 0, as on vmacs, redirects end. Else it wants to tell pods that the pod behind a Service could be reached directly, and for that goes
+// through routes and peers once more with each packet from one pod of the node to another.
+var routerSettings = []setting{{"ipv4/ip_forward", "1"}, {"ipv4/conf/all/send_redirects", "0"}}
+
 // forward makes the node a router, for the families that have endpoints only. It is never undone: by then others rely on it.
 func forward(log *slog.Logger, v4, v6 bool) error {
 	if v4 {
-		if err := apply(log, setting{"ipv4/ip_forward", "1"}); err != nil {
+		if err := apply(log, routerSettings...); err != nil {
 			return err
 		}
 	}
