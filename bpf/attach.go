@@ -38,6 +38,7 @@ type Steer struct {
 
 	mu    sync.Mutex // held to change maps
 	seats *seats[addressKey, endpoint]
+	rows  *seats[uint64, row]
 }
 
 // Attach loads the programs, with the pinned maps of an earlier Attach where their layout is the same, pins them and
@@ -143,7 +144,14 @@ func (s *Steer) fillSeats() error {
 	if err != nil {
 		return fmt.Errorf("read endpoints: %w", err)
 	}
-	s.seats, err = newSeats(s.maps.Seats, &s.mu, addressKey.seat, endpoint.seated, known)
+	if s.seats, err = newSeats(s.maps.Seats, &s.mu, addressKey.seat, endpoint.seated, known); err != nil {
+		return err
+	}
+	prefixes, err := contents[prefixKey, prefix](s.maps.Prefixes)
+	if err != nil {
+		return fmt.Errorf("read prefixes: %w", err)
+	}
+	s.rows, err = newSeats(s.maps.Rows, &s.mu, firstRow, row.seated, map[uint64]row{rowKey: newRow(prefixes)})
 	return err
 }
 
@@ -245,7 +253,7 @@ func (s *Steer) Mode() string { return s.mode }
 func (s *Steer) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.seats.closed = true
+	s.seats.closed, s.rows.closed = true, true
 	return errors.Join(s.reader.Close(), s.maps.Close())
 }
 

@@ -122,9 +122,9 @@ func (s *Steer) DeleteEndpoint(address netip.Addr) error {
 	return s.dropMACs()
 }
 
-// Seat has the programs find faster the endpoints that are new since the last call. It waits for the kernel, some ten milliseconds.
+// Seat has the programs find faster the endpoints and prefixes that are new since the last call. It waits for the kernel, some ten milliseconds.
 func (s *Steer) Seat() error {
-	if err := s.seats.settle(); err != nil {
+	if err := errors.Join(s.seats.settle(), s.rows.settle()); err != nil {
 		return fmt.Errorf("service path of %s: %w", s.cfg.Name, err)
 	}
 	return nil

@@ -65,7 +65,8 @@ func (s *Steer) SyncPrefixes(want map[netip.Prefix]Class) error {
 		}
 		entries[k] = value
 	}
-	if err := synchronize(s.maps.Prefixes, entries); err != nil {
+	widest := map[uint64]row{rowKey: newRow(entries)}
+	if err := s.rows.sync(widest, func() error { return synchronize(s.maps.Prefixes, entries) }); err != nil {
 		return fmt.Errorf("prefixes: %w", err)
 	}
 	return nil

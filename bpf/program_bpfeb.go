@@ -51,6 +51,7 @@ const (
 	programMapMacs      = "macs"
 	programMapPackets   = "packets"
 	programMapPrefixes  = "prefixes"
+	programMapRows      = "rows"
 	programMapSeats     = "seats"
 	programMapSeen      = "seen"
 	programMapSightings = "sightings"
@@ -118,6 +119,7 @@ type programMapSpecs struct {
 	Macs      *ebpf.MapSpec `ebpf:"macs"`
 	Packets   *ebpf.MapSpec `ebpf:"packets"`
 	Prefixes  *ebpf.MapSpec `ebpf:"prefixes"`
+	Rows      *ebpf.MapSpec `ebpf:"rows"`
 	Seats     *ebpf.MapSpec `ebpf:"seats"`
 	Seen      *ebpf.MapSpec `ebpf:"seen"`
 	Sightings *ebpf.MapSpec `ebpf:"sightings"`
@@ -159,6 +161,7 @@ type programMaps struct {
 	Macs      *ebpf.Map `ebpf:"macs"`
 	Packets   *ebpf.Map `ebpf:"packets"`
 	Prefixes  *ebpf.Map `ebpf:"prefixes"`
+	Rows      *ebpf.Map `ebpf:"rows"`
 	Seats     *ebpf.Map `ebpf:"seats"`
 	Seen      *ebpf.Map `ebpf:"seen"`
 	Sightings *ebpf.Map `ebpf:"sightings"`
@@ -175,6 +178,7 @@ func (m *programMaps) Close() error {
 		m.Macs,
 		m.Packets,
 		m.Prefixes,
+		m.Rows,
 		m.Seats,
 		m.Seen,
 		m.Sightings,

@@ -15,11 +15,11 @@ static inline int fits(struct __sk_buff *skb, __u32 len)
 static inline enum reason judge_ipv4(struct __sk_buff *skb)
 {
 	struct ethernet *eth = frame(skb, ETH_LEN + sizeof(struct ipv4));
-	struct address src, dst;
-	struct prefix *p;
+	struct address src;
 	enum reason refused;
 	struct ipv4 *ip;
 	__u32 header_len, len;
+	__be32 dst;
 
 	if (!eth)
 		return DROP_TRUNCATED;
@@ -39,18 +39,17 @@ static inline enum reason judge_ipv4(struct __sk_buff *skb)
 		return DROP_TRUNCATED;
 
 	// A group, or 240/4 with the broadcast address.
-	if ((ip->dst & bpf_htonl(0xe0000000)) == bpf_htonl(0xe0000000))
+	dst = ip->dst;
+	if ((dst & bpf_htonl(0xe0000000)) == bpf_htonl(0xe0000000))
 		return DROP_MULTICAST;
 	src = mapped(ip->src);
-	dst = mapped(ip->dst);
 	refused = sender(eth, &src, DROP_SPOOFED_ADDRESS);
 	if (refused != PERMITTED)
 		return refused;
 	// Even under a steered 0.0.0.0/0: the host would forward it.
-	if (same_address(&dst, &config.gateway4))
+	if (dst == config.gateway4.word[3])
 		return DROP_NOT_STEERED;
-	p = steered(&dst);
-	return p ? STEERED_IPV4 : DROP_NOT_STEERED;
+	return is_steered_ipv4(dst) ? STEERED_IPV4 : DROP_NOT_STEERED;
 }
 
 static inline enum reason judge_ipv6(struct __sk_buff *skb)
@@ -100,7 +99,7 @@ static inline enum reason judge_ipv6(struct __sk_buff *skb)
 	// Link-local, the gateway too, is this link's own affair, even under a steered ::/0.
 	if (is_link_local(&dst) || is_low(&dst))
 		return DROP_NOT_STEERED;
-	return steered(&dst) ? STEERED_IPV6 : DROP_NOT_STEERED;
+	return is_steered_ipv6(&dst) ? STEERED_IPV6 : DROP_NOT_STEERED;
 }
 
 static inline enum reason judge(struct __sk_buff *skb)
