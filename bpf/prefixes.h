@@ -52,15 +52,18 @@ struct {
 	__uint(max_entries, 2);
 } rows SEC(".maps");
 
+static inline const struct row *row_at(__u32 n)
+{
+	const struct row *r = bpf_map_lookup_elem(&rows, &n);
+
+	return r && r->flags & SEATED ? r : 0;
+}
+
 static inline const struct row *row(void)
 {
-	for (__u32 n = 0; n < 2; n++) {
-		const struct row *r = bpf_map_lookup_elem(&rows, &n);
+	const struct row *r = row_at(0);
 
-		if (r && r->flags & SEATED)
-			return r;
-	}
-	return 0;
+	return r ?: row_at(1);
 }
 
 // steered returns the longest prefix around the address, or null. IPv4 lives under ::ffff:0:0/96, so a shorter prefix,
@@ -80,9 +83,11 @@ static inline int is_steered_ipv4(__be32 address)
 	struct address in_trie = mapped(address);
 	const struct row *r = row();
 
-	for (int i = 0; r && i < ROW_IPV4; i++)
-		if (!((address ^ r->ipv4[i].address) & r->ipv4[i].mask))
-			return 1;
+	if (r)
+#pragma unroll
+		for (int i = 0; i < ROW_IPV4; i++)
+			if (!((address ^ r->ipv4[i].address) & r->ipv4[i].mask))
+				return 1;
 	return !!steered(&in_trie);
 }
 
@@ -92,9 +97,11 @@ static inline int is_steered_ipv6(const struct address *a)
 	__u64 half[2];
 
 	__builtin_memcpy(half, a, sizeof(half));
-	for (int i = 0; r && i < ROW_IPV6; i++)
-		if (!(((half[0] ^ r->ipv6[i].address[0]) & r->ipv6[i].mask[0]) | ((half[1] ^ r->ipv6[i].address[1]) & r->ipv6[i].mask[1])))
-			return 1;
+	if (r)
+#pragma unroll
+		for (int i = 0; i < ROW_IPV6; i++)
+			if (!(((half[0] ^ r->ipv6[i].address[0]) & r->ipv6[i].mask[0]) | ((half[1] ^ r->ipv6[i].address[1]) & r->ipv6[i].mask[1])))
+				return 1;
 	return !!steered(a);
 }
 
