@@ -34,7 +34,7 @@ import (
 // +kubebuilder:printcolumn:name="Parent",type=string,JSONPath=`.spec.holder.parent`,priority=1
 // +kubebuilder:printcolumn:name="Container",type=string,JSONPath=`.spec.holder.containerID`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
-// +kubebuilder:validation:XValidation:rule=`!isIP(self.spec.address) || self.metadata.name + '-' == self.spec.network + '.' + [(self.spec.address.contains('.') ? [self.spec.address] : self.spec.address.replace('::', ':*:').split(':').filter(g, g != ""))].map(gs, gs.map(g, g == '*' ? '0-0-0-0-0-0-0-0-'.substring(0, 2 * (9 - gs.size())) : g + '-').join(""))[0]`,messageExpression=`'the name of the lease of ' + self.spec.address + ' in network "' + self.spec.network + '" is ' + (self.spec.network + '.' + [(self.spec.address.contains('.') ? [self.spec.address] : self.spec.address.replace('::', ':*:').split(':').filter(g, g != ""))].map(gs, gs.map(g, g == '*' ? '0-0-0-0-0-0-0-0-'.substring(0, 2 * (9 - gs.size())) : g + '-').join(""))[0] + '$').replace('-$', "")`
+// +kubebuilder:validation:XValidation:rule=`oldSelf.hasValue() || !isIP(self.spec.address) || (self.spec.address.contains('.') ? self.metadata.name == self.spec.network + '.' + self.spec.address : self.metadata.name + '-' == self.spec.network + '.' + [self.spec.address.replace('::', ':*:').split(':').filter(g, g != "")].map(gs, gs.map(g, g == '*' ? '0-0-0-0-0-0-0-0-'.substring(0, 2 * (9 - gs.size())) : g + '-').join(""))[0])`,optionalOldSelf=true,messageExpression=`'the name of the lease of ' + self.spec.address + ' in network "' + self.spec.network + '" is ' + (self.spec.network + '.' + [(self.spec.address.contains('.') ? [self.spec.address] : self.spec.address.replace('::', ':*:').split(':').filter(g, g != ""))].map(gs, gs.map(g, g == '*' ? '0-0-0-0-0-0-0-0-'.substring(0, 2 * (9 - gs.size())) : g + '-').join(""))[0] + '$').replace('-$', "")`
 // +kubebuilder:validation:XValidation:rule=`self.spec.phase != 'Bound' || has(self.spec.holder)`,message=`a Bound lease needs a holder`,fieldPath=".spec.phase"
 // +kubebuilder:validation:XValidation:rule=`oldSelf.spec.phase != 'Bound' || self.spec.phase != 'Reserved' || has(self.spec.releasedAt)`,message=`a pod has the address, and a reservation for it lasts without being written again; make reservations with kubectl create, not apply`,fieldPath=".spec.phase"
 // +kubebuilder:validation:XValidation:rule=`self.spec.phase == 'Bound' || !has(self.spec.next)`,message=`only a Bound lease has a next holder`,fieldPath=".spec.next"
@@ -51,14 +51,13 @@ type IPLeaseSpec struct {
 	// Network is the L2 domain in which the address is unique.
 	//
 	// +kubebuilder:validation:MaxLength=63
-	// +kubebuilder:validation:XValidation:rule=`self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')`,messageExpression=`'network "' + self + '" is not a DNS label (at most 63 characters of a-z, 0-9 and "-", no dot)'`
+	// +kubebuilder:validation:XValidation:rule=`oldSelf.hasValue() || self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')`,optionalOldSelf=true,messageExpression=`'network "' + self + '" is not a DNS label (at most 63 characters of a-z, 0-9 and "-", no dot)'`
 	// +kubebuilder:validation:XValidation:rule=`self == oldSelf`,messageExpression=`'network cannot be changed (it is "' + oldSelf + '")'`
 	Network string `json:"network"`
 	// Address, in the usual text form (RFC 5952 for IPv6).
 	//
 	// +kubebuilder:validation:MaxLength=39
-	// +kubebuilder:validation:XValidation:rule=`isIP(self)`,messageExpression=`'address "' + self + '" is not an address'`
-	// +kubebuilder:validation:XValidation:rule=`!isIP(self) || ip.isCanonical(self)`,messageExpression=`[string(ip(self))].map(s, 'address ' + self + ' is not in its usual form; write ' + s)[0]`
+	// +kubebuilder:validation:XValidation:rule=`oldSelf.hasValue() || isIP(self) && ip.isCanonical(self)`,optionalOldSelf=true,messageExpression=`isIP(self) ? [string(ip(self))].map(s, 'address ' + self + ' is not in its usual form; write ' + s)[0] : 'address "' + self + '" is not an address'`
 	// +kubebuilder:validation:XValidation:rule=`self == oldSelf`,messageExpression=`'address cannot be changed (it is ' + oldSelf + ')'`
 	Address string `json:"address"`
 	// Pool that gave the address.
