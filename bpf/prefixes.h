@@ -83,11 +83,12 @@ static inline int is_steered_ipv4(__be32 address)
 	struct address in_trie = mapped(address);
 	const struct row *r = row();
 
-	if (r)
+	if (r) {
 #pragma unroll
 		for (int i = 0; i < ROW_IPV4; i++)
 			if (!((address ^ r->ipv4[i].address) & r->ipv4[i].mask))
 				return 1;
+	}
 	return !!steered(&in_trie);
 }
 
@@ -97,11 +98,12 @@ static inline int is_steered_ipv6(const struct address *a)
 	__u64 half[2];
 
 	__builtin_memcpy(half, a, sizeof(half));
-	if (r)
+	if (r) {
 #pragma unroll
 		for (int i = 0; i < ROW_IPV6; i++)
 			if (!(((half[0] ^ r->ipv6[i].address[0]) & r->ipv6[i].mask[0]) | ((half[1] ^ r->ipv6[i].address[1]) & r->ipv6[i].mask[1])))
 				return 1;
+	}
 	return !!steered(a);
 }
 
