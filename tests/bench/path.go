@@ -20,8 +20,8 @@ const (
 
 // probes are what is sent. All are rates: more is better.
 var probes = []probe{
-	{"tcp_rr", "round trips/s", "perSecond", "8082", []string{"bench-rr", "-n", "4000"}},
-	{"udp_rr", "round trips/s", "perSecond", "8081", []string{"bench-rr", "-n", "4000", "--udp"}},
+	{"tcp_rr", "round trips/s", "perSecond", "8082", []string{"bench-rr", "-n", "20000"}},
+	{"udp_rr", "round trips/s", "perSecond", "8081", []string{"bench-rr", "-n", "20000", "--udp"}},
 	{"tcp_crr", "connections/s", "perSecond", "8082", nil},
 	{"tcp_stream", "Gbit/s", "gbps", "8083", []string{"bench-stream", "-t", "500ms"}},
 	{"tcp_4_streams", "Gbit/s", "gbps", "8083", []string{"bench-stream", "-t", "500ms", "-P", "4"}},
