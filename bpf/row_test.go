@@ -1,10 +1,12 @@
 package bpf
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -126,7 +128,9 @@ func TestRowFollows(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			b.maps.Prefixes.Delete(k)
+			if err := b.maps.Prefixes.Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+				t.Fatal(err)
+			}
 		}
 	}
 	check("without the trie", true)
