@@ -28,8 +28,8 @@ struct {
 } prefixes SEC(".maps");
 
 enum {
-	ROW_IPV4 = 8, // as in row.go
-	ROW_IPV6 = 6,
+	ROW_IPV4 = 16, // as in row.go
+	ROW_IPV6 = 8,
 };
 
 // The first prefixes stand in a row in front of the trie, which goes from node to node, each somewhere else in memory. It is asked about

@@ -17,8 +17,8 @@ type row struct {
 
 const (
 	rowKey  = uint64(0)
-	rowIPv4 = 8
-	rowIPv6 = 6
+	rowIPv4 = 16
+	rowIPv6 = 8
 )
 
 func (r row) seated() row {

@@ -203,7 +203,7 @@ func TestRefusedAmidTraffic(t *testing.T) {
 			}
 			time.Sleep(5 * time.Millisecond)
 		}
-		refused := make(chan error)
+		refused := make(chan error, 1)
 		go func() {
 			_, err := askAt(w.client.NS, "udp", netip.AddrPortFrom(vips[family], port))
 			refused <- err
