@@ -3,10 +3,8 @@
 package path
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"net"
 	"net/netip"
 	"slices"
@@ -308,42 +306,6 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// TestSCTP: a kernel may have no SCTP sockets. An INIT by a raw socket shows the translation.
-func TestSCTP(t *testing.T) {
-	w := newTwoNodes(t)
-	w.n1.serve()
-	for i, k := range w.kinds() {
-		if k.name == "itself" {
-			continue // its raw socket would hear the INIT on its way out
-		}
-		s, vips := virtual(i+1, k.server)
-		w.n1.set(s)
-		for family, network := range []string{"ip4:132", "ip6:132"} {
-			var server net.PacketConn
-			var client net.Conn
-			var err, err2 error
-			k.ns.Do(func() { server, err = net.ListenPacket(network, k.server[family].String()) })
-			w.client.Do(func() { client, err2 = net.Dial(network, vips[family].String()) })
-			if err := errors.Join(err, err2); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := client.Write(sctpInit()); err != nil {
-				t.Fatal(err)
-			}
-			_ = server.SetReadDeadline(time.Now().Add(2 * time.Second))
-			b := make([]byte, 1000)
-			_, from, err := server.ReadFrom(b)
-			if err != nil {
-				t.Errorf("%s %s: %v", k.name, vips[family], err)
-			} else if seen, _ := netip.AddrFromSlice(from.(*net.IPAddr).IP); !slices.Contains(k.behind, seen.Unmap()) {
-				t.Errorf("%s %s: the server saw %s; want one of %s", k.name, vips[family], seen, k.behind)
-			}
-			server.Close()
-			client.Close()
-		}
-	}
-}
-
 // BenchmarkServe: a connection by a Service, and a round trip in one, among few and many Services.
 func BenchmarkServe(b *testing.B) {
 	c := newCluster(b, 1)
@@ -389,18 +351,4 @@ func BenchmarkServe(b *testing.B) {
 			}
 		})
 	}
-}
-
-func sctpInit() []byte {
-	p := make([]byte, 12+20)
-	binary.BigEndian.PutUint16(p[0:], 40000)
-	binary.BigEndian.PutUint16(p[2:], port)
-	p[12] = 1 // INIT
-	binary.BigEndian.PutUint16(p[14:], 20)
-	binary.BigEndian.PutUint32(p[16:], 0x1234) // tag
-	binary.BigEndian.PutUint32(p[20:], 65536)  // window
-	binary.BigEndian.PutUint16(p[24:], 1)      // streams
-	binary.BigEndian.PutUint16(p[26:], 1)
-	binary.LittleEndian.PutUint32(p[8:], crc32.Checksum(p, crc32.MakeTable(crc32.Castagnoli)))
-	return p
 }

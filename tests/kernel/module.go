@@ -16,7 +16,7 @@ import (
 var modules = strings.Fields(`
 	crc32c_generic
 	veth macvlan bridge dummy 8021q bonding tls tun af_packet
-	sch_ingress cls_bpf act_bpf inet_diag tcp_diag udp_diag
+	sctp sch_ingress cls_bpf act_bpf inet_diag tcp_diag udp_diag
 	nf_tables nf_conntrack nf_conntrack_netlink nfnetlink nf_nat
 	nft_chain_nat nft_masq nft_nat nft_redir nft_ct nft_fib nft_fib_ipv4 nft_fib_ipv6 nft_fib_inet nft_hash nft_limit nft_log nft_numgen
 	nft_reject nft_reject_ipv4 nft_reject_ipv6 nft_reject_inet nft_compat nf_log_syslog
