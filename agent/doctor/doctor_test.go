@@ -107,7 +107,7 @@ func TestExamine(t *testing.T) {
 		{"namespace unknown", func(f *fixture) { f.state.Interfaces[0].NetNS = "/proc/7/ns/net" }, []string{"warn netns: pod shop/web-0, net1: its network namespace is not known"}},
 		{"no bpffs", func(f *fixture) { f.cfg.Path.PinDir = f.TempDir() }, []string{"fail bpffs: programs and maps cannot be kept"}},
 		{"a pod, and no parent, proxy or table", func(f *fixture) { f.state.Path.Endpoints = pod }, []string{
-			`fail link: parent link "eth9"`, "fail sysctls: net.ipv4.ip_forward is 0", "fail services: nobody translates"}},
+			`fail link: parent link "eth9"`, "fail sysctls: net.ipv4.ip_forward is 0", "fail sysctls: net.ipv4.conf.all.send_redirects is 1", "fail services: nobody translates"}},
 		{"kube-proxy", func(f *fixture) {
 			f.state = nil
 			f.sh("nft add table ip kube-proxy; nft add chain ip kube-proxy services")

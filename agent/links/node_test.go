@@ -285,6 +285,13 @@ func (w *wire) node(n int) *node {
 	ip(w.t, node.NS, "address add 10.9.0.1%d/24 dev nic0\naddress add 2001:db8:9::1%d/64 dev nic0 nodad\n"+
 		"route add default via 10.9.0.254\nroute add 10.50.0.0/16 via 10.9.0.253 metric 77\nroute add default via 2001:db8:9::ffff\n"+
 		"route add 10.60.0.0/16 dev nic0 table 100 proto 44\n", n, n)
+	eventually(w.t, 10*time.Second, "IPv6 address", func() error { // which the kernel puts into service later
+		local := fmt.Sprintf("local 2001:db8:9::1%d dev nic0", n)
+		if got := run(w.t, node.NS, "", "ip", "-6", "route", "show", "table", "local"); !strings.Contains(got, local) {
+			return fmt.Errorf("no %q in %s", local, got)
+		}
+		return nil
+	})
 	return node
 }
 
