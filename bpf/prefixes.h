@@ -32,7 +32,7 @@ enum {
 	ROW_IPV6 = 8,
 };
 
-// The first prefixes stand in a row in front of the trie, which goes from node to node, each somewhere else in memory. It is asked about
+// The widest prefixes stand in a row in front of the trie, which goes from node to node, each somewhere else in memory. It is asked about
 // what is in none of these. The row is the value of one key, with the seats 0 and 1.
 struct row {
 	__u64 key;

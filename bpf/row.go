@@ -31,26 +31,27 @@ func firstRow(uint64) uint32 { return 0 }
 // newRow has the widest prefixes of each family, as many as there is room for. Where there are fewer, the rest is an address that no packet
 // is steered to: all ones is the broadcast address, or that of a group.
 func newRow(prefixes map[prefixKey]prefix) (r row) {
-	var in4, in6 []netip.Prefix
+	var in4, in6 []netip.Prefix // no longer than there is room: there may be thousands of prefixes
 	for _, k := range slices.SortedFunc(maps.Keys(prefixes), func(a, b prefixKey) int {
 		return cmp.Or(cmp.Compare(a.Len, b.Len), slices.Compare(a.Address[:], b.Address[:]))
 	}) {
 		p := k.prefix()
-		in := &in6
+		in, room := &in6, rowIPv6
 		if p.Addr().Is4() {
-			in = &in4
+			in, room = &in4, rowIPv4
 		}
-		if !slices.ContainsFunc(*in, func(wider netip.Prefix) bool { return wider.Contains(p.Addr()) }) {
+		if len(*in) < room && !slices.ContainsFunc(*in, func(wider netip.Prefix) bool { return wider.Contains(p.Addr()) }) {
 			*in = append(*in, p)
 		}
 	}
-	none4, none6 := netip.MustParsePrefix("255.255.255.255/32"), netip.MustParsePrefix("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128")
+	in4 = append(in4, netip.MustParsePrefix("255.255.255.255/32"))
+	in6 = append(in6, netip.MustParsePrefix("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128"))
 	for i := range r.IPv4 {
-		p := append(in4, none4)[min(i, len(in4))]
+		p := in4[min(i, len(in4)-1)]
 		r.IPv4[i].Address, r.IPv4[i].Mask = p.Addr().As4(), [4]byte(mask(p))
 	}
 	for i := range r.IPv6 {
-		p := append(in6, none6)[min(i, len(in6))]
+		p := in6[min(i, len(in6)-1)]
 		r.IPv6[i].Address, r.IPv6[i].Mask = p.Addr().As16(), [16]byte(mask(p))
 	}
 	return r

@@ -9,7 +9,7 @@ import (
 )
 
 // seats is an array in front of a hash map, where programs find for less what the hash map says of a key (seats.h). It is what this process
-// has made of the hash map for its own programs: the next one begins with another array.
+// has made of the hash map for its own programs: the next one begins with another array. The row (row.go) is one such value before a trie.
 //
 // An element of an array is changed while programs read it, and they may see half of the change. So a seat is written only while nobody reads
 // it, and only its flag changes while somebody may. Who has no seat, because it has just changed or because both of its seats are others',
