@@ -115,7 +115,7 @@ func (p *pod) resolve(t testing.TB, a netip.Addr) string {
 	for deadline := time.Now().Add(1500 * time.Millisecond); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		p.Do(func() {
 			if fd, err := unix.Socket(family(a), unix.SOCK_DGRAM, 0); err == nil { // makes the kernel ask
-				_ = unix.Sendto(fd, []byte("x"), 0, sockaddr(netip.MustParseAddr(to)))
+				_ = unix.Sendto(fd, []byte("x"), 0, sockaddr(netip.AddrPortFrom(netip.MustParseAddr(to), port)))
 				unix.Close(fd)
 			}
 		})
@@ -136,11 +136,11 @@ func family(a netip.Addr) int {
 	return unix.AF_INET
 }
 
-func sockaddr(a netip.Addr) unix.Sockaddr {
-	if a.Is6() {
-		return &unix.SockaddrInet6{Port: port, Addr: a.As16()}
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is6() {
+		return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 	}
-	return &unix.SockaddrInet4{Port: port, Addr: a.As4()}
+	return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
 }
 
 // countGatewayQuestions counts who-has and neighbour solicitations for the gateway that any port of the underlay sees.

@@ -15,7 +15,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/berthdev/berth/service"
 	"github.com/berthdev/berth/tests/netns"
 )
 
@@ -63,24 +62,17 @@ func TestSCTPAssociation(t *testing.T) {
 		unix.Close(fd)
 	}
 	w := newTwoNodes(t)
-	var all []service.Service
-	for i, k := range w.kinds() {
-		s, _ := virtual(i+1, k.server)
-		all = append(all, s)
-	}
-	w.n1.serve(all...)
-	for i, k := range w.kinds() {
-		_, vips := virtual(i+1, k.server)
-		for family, vip := range vips {
+	for _, k := range w.served() {
+		for family, vip := range k.vips {
 			t.Run(fmt.Sprintf("%s %s", k.name, vip), func(t *testing.T) {
-				server := sctpSocket(t, k.ns, k.server[family], false)
+				server := sctpSocket(t, k.ns, netip.AddrPortFrom(k.server[family], port))
 				if err := unix.Listen(server, 1); err != nil {
 					t.Fatal(err)
 				}
 				seen := make(chan error, 1)
 				go func() { seen <- sctpEcho(server, k.behind) }()
-				client := sctpSocket(t, w.client.NS, w.client.addrs[family], true)
-				err := unix.Connect(client, sockaddr(vip))
+				client := sctpSocket(t, w.client.NS, netip.AddrPortFrom(w.client.addrs[family], 0))
+				err := unix.Connect(client, sockaddr(netip.AddrPortFrom(vip, port)))
 				if err == nil {
 					_, err = unix.Write(client, []byte("x"))
 				}
@@ -125,30 +117,19 @@ func sctpEcho(server int, from []netip.Addr) error {
 	return err
 }
 
-// sctpSocket of an address, with the port or with any; it gives up after two seconds.
-func sctpSocket(t *testing.T, ns *netns.NS, a netip.Addr, anyPort bool) (fd int) {
+// sctpSocket of an address and a port; it gives up after two seconds.
+func sctpSocket(t *testing.T, ns *netns.NS, at netip.AddrPort) (fd int) {
 	t.Helper()
-	at, family := sockaddr(a), unix.AF_INET
-	switch at := at.(type) {
-	case *unix.SockaddrInet4:
-		if anyPort {
-			at.Port = 0
-		}
-	case *unix.SockaddrInet6:
-		if family = unix.AF_INET6; anyPort {
-			at.Port = 0
-		}
-	}
 	var err error
-	ns.Do(func() { fd, err = unix.Socket(family, unix.SOCK_STREAM, unix.IPPROTO_SCTP) })
+	ns.Do(func() { fd, err = unix.Socket(family(at.Addr()), unix.SOCK_STREAM, unix.IPPROTO_SCTP) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Close(fd) })
 	wait := &unix.Timeval{Sec: 2}
 	if err := errors.Join(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, wait),
-		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, wait), unix.Bind(fd, at)); err != nil {
-		t.Fatalf("%s: %v", a, err)
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, wait), unix.Bind(fd, sockaddr(at))); err != nil {
+		t.Fatalf("%s: %v", at, err)
 	}
 	return fd
 }

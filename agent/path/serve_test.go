@@ -80,19 +80,31 @@ type kind struct {
 	ns     *netns.NS
 	server []netip.Addr
 	behind []netip.Addr // who may be seen by way of a Service
+	vips   []netip.Addr // of its Service, once it is served
 }
 
 // kinds are the rows of ruleset's table.
 func (w *twoNodes) kinds() []kind {
 	return []kind{
-		{"own node", w.n1.NS, w.n1.own(), w.client.addrs},
-		{"other node", w.n2.NS, w.n2.own(), w.n1.own()},
-		{"macvlan pod of this node", w.neighbour.NS, w.neighbour.addrs, w.n1.own()},
-		{"macvlan pod of the other node", w.remote.NS, w.remote.addrs, w.n1.own()},
-		{"itself", w.client.NS, w.client.addrs, w.n1.own()},
-		{"overlay pod of this node", w.overlay1.NS, w.overlay1.addrs, w.client.addrs},
-		{"overlay pod of the other node", w.overlay2.NS, w.overlay2.addrs, w.n1.own()},
+		{name: "own node", ns: w.n1.NS, server: w.n1.own(), behind: w.client.addrs},
+		{name: "other node", ns: w.n2.NS, server: w.n2.own(), behind: w.n1.own()},
+		{name: "macvlan pod of this node", ns: w.neighbour.NS, server: w.neighbour.addrs, behind: w.n1.own()},
+		{name: "macvlan pod of the other node", ns: w.remote.NS, server: w.remote.addrs, behind: w.n1.own()},
+		{name: "itself", ns: w.client.NS, server: w.client.addrs, behind: w.n1.own()},
+		{name: "overlay pod of this node", ns: w.overlay1.NS, server: w.overlay1.addrs, behind: w.client.addrs},
+		{name: "overlay pod of the other node", ns: w.overlay2.NS, server: w.overlay2.addrs, behind: w.n1.own()},
 	}
+}
+
+// served are all kinds, each by a Service of its own, and by no other.
+func (w *twoNodes) served() []kind {
+	kinds := w.kinds()
+	all := make([]service.Service, len(kinds))
+	for i := range kinds {
+		all[i], kinds[i].vips = virtual(i+1, kinds[i].server)
+	}
+	w.n1.serve(all...)
+	return kinds
 }
 
 // TestServe: each kind of backend is reached, by cluster IP and by NodePort, and sees the client as inet berth's table says.

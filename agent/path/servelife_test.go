@@ -263,16 +263,9 @@ func TestChurn(t *testing.T) {
 // TestFragments: a datagram that is more than a frame goes through, there and back, by conntrack's defragmentation.
 func TestFragments(t *testing.T) {
 	w := newTwoNodes(t)
-	var all []service.Service
-	for i, k := range w.kinds() {
+	for _, k := range w.served() {
 		tell(t, k.ns, k.name, k.server...)
-		s, _ := virtual(i+1, k.server)
-		all = append(all, s)
-	}
-	w.n1.serve(all...)
-	for i, k := range w.kinds() {
-		_, vips := virtual(i + 1)
-		for _, vip := range vips {
+		for _, vip := range k.vips {
 			conn, err := dial(w.client.NS, "udp", netip.AddrPortFrom(vip, port))
 			if err != nil {
 				t.Fatal(err)
@@ -288,15 +281,8 @@ func TestFragments(t *testing.T) {
 // TestErrors: an ICMP error about the translated packet, here that nobody listens at the backend, finds the client's socket.
 func TestErrors(t *testing.T) {
 	w := newTwoNodes(t)
-	var all []service.Service
-	for i, k := range w.kinds() {
-		s, _ := virtual(i+1, k.server)
-		all = append(all, s)
-	}
-	w.n1.serve(all...)
-	for i, k := range w.kinds() {
-		_, vips := virtual(i + 1)
-		for _, vip := range vips {
+	for _, k := range w.served() {
+		for _, vip := range k.vips {
 			for network := range protocols { // TCP: a reset
 				if _, err := askAt(w.client.NS, network, netip.AddrPortFrom(vip, port)); !errors.Is(err, syscall.ECONNREFUSED) {
 					t.Errorf("%s %s %s: %v", k.name, network, vip, err)
