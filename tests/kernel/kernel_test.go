@@ -24,11 +24,12 @@ func TestRead(t *testing.T) {
 		"good": {said + "\x16PASS\n\n@@ end bpf 0\n@@ done\n", result{passed: 2, skipped: 1, skips: skips}, true, ""},
 		"a test fails": {said + "\x16=== RUN   TestBad\n\x16--- FAIL: TestBad (0.00s)\n\x16FAIL\n\n@@ end bpf 1\n@@ done\n",
 			result{passed: 2, failed: 1, skipped: 1, skips: skips, bad: "exit status 1"}, false, ""},
-		"a test binary dies":  {said + "Killed\n\n@@ end bpf 137\n@@ done\n", result{passed: 2, skipped: 1, skips: skips, bad: "exit status 137"}, false, ""},
-		"the machine dies":    {said, result{passed: 2, skipped: 1, skips: skips, bad: "exit status unknown"}, false, "in the tests of bpf: it ended early"},
-		"no tests":            {"@@ begin bpf\nPASS\n@@ end bpf 0\n@@ done\n", result{}, false, ""},
-		"a module is missing": {"@@ failed insmod veth\n", result{}, false, "failed insmod veth"},
-		"nothing":             {"", result{}, false, "it ended early"},
+		"a test binary dies":   {said + "Killed\n\n@@ end bpf 137\n@@ done\n", result{passed: 2, skipped: 1, skips: skips, bad: "exit status 137"}, false, ""},
+		"the machine dies":     {said, result{passed: 2, skipped: 1, skips: skips, bad: "exit status unknown"}, false, "in the tests of bpf: it ended early"},
+		"no tests":             {"@@ begin bpf\nPASS\n@@ end bpf 0\n@@ done\n", result{}, false, ""},
+		"a module is missing":  {"@@ failed insmod veth\n", result{}, false, "failed insmod veth"},
+		"nothing":              {"", result{}, false, errSilent.Error()},
+		"nothing of a package": {"modules\n", result{}, false, "it ended early"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			results, err := read(t.Context(), "6.1", bufio.NewReader(strings.NewReader(tt.said)), opts{})

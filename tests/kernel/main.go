@@ -74,7 +74,7 @@ func run(ctx context.Context, args []string) error {
 		if err := k.initramfs(image, common, o); err != nil {
 			return fmt.Errorf("initramfs of %s: %w", k.version, err)
 		}
-		results, err := k.boot(ctx, image, o)
+		results, err := k.run(ctx, image, o)
 		if err != nil {
 			return err
 		}

@@ -30,11 +30,17 @@ type result struct {
 
 func (r result) ok() bool { return r.failed == 0 && r.bad == "" && r.passed > 0 }
 
+// errSilent: the machine ended before anything of ours ran in it.
+var errSilent = errors.New("it ended without a word")
+
 // read what init.sh says: lines that begin with @@ are its own, between "begin" and "end" speaks a test binary.
 func read(ctx context.Context, version string, out io.Reader, o opts) (results []result, err error) {
 	lines := bufio.NewReader(out)
-	for {
+	for silent := true; ; silent = false {
 		line, err := lines.ReadString('\n')
+		if silent && err == io.EOF {
+			return nil, errSilent
+		}
 		if err != nil {
 			return results, fmt.Errorf("it ended early: %w", err)
 		}
