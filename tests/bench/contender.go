@@ -52,7 +52,7 @@ func (n *node) makeContenders() error {
 		name  string
 		group schema.GroupVersion
 	}{{"floor", floorGroup}, {"lease", leaseGroup}, {"write", floorGroup}} {
-		floor, err := newFloor(n.rest, f.group, f.name, noop)
+		floor, err := newFloor(n.agentID.rest, f.group, f.name, noop)
 		if err != nil {
 			return err
 		}

@@ -21,6 +21,7 @@ const (
 type node struct {
 	*control
 	*binaries
+	agentID    *identity
 	agent      *exec.Cmd
 	stub       io.Closer
 	pods       []pod
@@ -57,6 +58,9 @@ func newNode(ctx context.Context, o options) (n *node, err error) {
 		return n, err
 	}
 	if err := n.makeObjects(ctx); err != nil {
+		return n, err
+	}
+	if n.agentID, err = n.agentIdentity(ctx, n.dir); err != nil {
 		return n, err
 	}
 	if err := n.makePods(); err != nil {

@@ -214,7 +214,7 @@ func (n *node) runAgent(ctx context.Context, name, socket string, flags ...strin
 		return nil, err
 	}
 	defer log.Close()
-	a := exec.Command(n.path("berth-agent"), append([]string{"--node-name", name, "--kubeconfig", n.kubeconfig, "--socket", socket,
+	a := exec.Command(n.path("berth-agent"), append([]string{"--node-name", name, "--kubeconfig", n.agentID.kubeconfig, "--socket", socket,
 		"--journal", socket + ".journal", "--state-dir", socket + ".state", "--plugin", "", "--metrics-address", "", "--pin-dir", n.path("bpf/berth")}, flags...)...)
 	a.Stdout, a.Stderr = log, log
 	if err := a.Start(); err != nil {
