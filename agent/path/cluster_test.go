@@ -91,11 +91,11 @@ func newClusterOn(t testing.TB, nodes int, nic nic) *cluster {
 	return c
 }
 
-// namespace is one where IPv6 addresses are usable at once.
+// namespace is one where IPv6 addresses are usable at once, and ICMPv6 is limited as by older kernels; newer ones begin with 100.
 func namespace(t testing.TB) *netns.NS {
 	t.Helper()
 	ns := netns.New(t)
-	run(t, ns, "", "sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0")
+	run(t, ns, "", "sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0", "net.ipv6.icmp.ratelimit=1000")
 	return ns
 }
 

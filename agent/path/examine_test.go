@@ -91,6 +91,7 @@ func TestExamine(t *testing.T) {
 		{"forwarding", "sysctl -qw net.ipv4.ip_forward=0", "sysctl -qw net.ipv4.ip_forward=1", []string{
 			"fail sysctls: net.ipv4.conf.V.forwarding is 0, not 1", "fail sysctls: net.ipv4.ip_forward is 0, not 1"}, nil},
 		{"redirects", "sysctl -qw net.ipv4.conf.all.send_redirects=1", "", []string{"fail sysctls: net.ipv4.conf.all.send_redirects is 1, not 0"}, nil},
+		{"limit", "sysctl -qw net.ipv6.icmp.ratelimit=100", "", []string{"fail sysctls: net.ipv6.icmp.ratelimit is 100, not 0"}, nil},
 		{"group", "ip maddr del 33:33:ff:00:00:01 dev V", "", []string{"fail groups: V: the multicast group 33:33:ff:00:00:01 is missing"}, []string{}},
 		{"table deleted", "nft delete table inet berth", "", []string{"fail table: table inet berth: it does not exist"}, []string{}},
 		{"table flushed", "nft flush table inet berth", "", []string{"fail table: table inet berth: chain postrouting has 0 rules"}, []string{}},

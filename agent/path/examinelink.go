@@ -76,10 +76,10 @@ func (s *scene) examineProgram(v *sight) (found []report.Finding) {
 // forwarding is what the node needs to be a router.
 func (s *scene) forwarding() (settings []setting) {
 	if anyIs4(s.desired) {
-		settings = append(settings, routerSettings...)
+		settings = append(settings, routerSettings4...)
 	}
 	if anyIs6(s.desired) {
-		settings = append(settings, setting{"ipv6/conf/all/forwarding", "1"})
+		settings = append(settings, routerSettings6...)
 	}
 	return settings
 }

@@ -100,6 +100,7 @@ func TestMend(t *testing.T) {
 		{"sysctl", "sysctl -qw net.ipv4.conf." + name + ".arp_ignore=0", false},
 		{"forwarding off", "sysctl -qw net.ipv4.ip_forward=0", false},
 		{"redirects on", "sysctl -qw net.ipv4.conf.all.send_redirects=1", false},
+		{"ICMPv6 limited", "sysctl -qw net.ipv6.icmp.ratelimit=100", false},
 		{"address of the vmac", "ip address add 10.88.0.1/24 dev " + name, false},
 	}
 	for _, tt := range tests {
@@ -117,7 +118,7 @@ func TestMend(t *testing.T) {
 					if mtu := fmt.Sprintf(" mtu %d ", v.MTU); !strings.Contains(run(t, n.NS, "", "ip", "link", "show", "eth0"), mtu) {
 						return fmt.Errorf("not the parent's:%s", mtu)
 					}
-					for _, s := range slices.Concat(vmacSettings(v.Name), routerSettings) {
+					for _, s := range slices.Concat(vmacSettings(v.Name), routerSettings4, routerSettings6) {
 						got := strings.TrimSpace(run(t, n.NS, "", "cat", sysctlRoot+"/"+s.key))
 						if got != s.value {
 							return fmt.Errorf("%s is %s", s.key, got)

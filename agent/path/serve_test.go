@@ -196,7 +196,7 @@ func TestRefused(t *testing.T) {
 }
 
 // TestRefusedAmidTraffic: a client is told at once that a Service has no backends also while it talks to its neighbour behind another one.
-// Would the kernel send redirects by vmac, each packet of that would set back the clock that limits what ICMP tells the client.
+// Would the kernel want to send redirects by vmac, that would use up what limits how often ICMP may tell the client.
 func TestRefusedAmidTraffic(t *testing.T) {
 	w := newTwoNodes(t)
 	serve(t, w.neighbour.NS, w.neighbour.addrs...)

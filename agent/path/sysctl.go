@@ -59,32 +59,36 @@ func readSysctl(key string) (string, error) {
 	return strings.TrimSpace(string(b)), err
 }
 
-// routerSettings make the node a router of IPv4. The kernel ORs all's send_redirects with each link's own, which stays as it is: only where
-// that is 0, as on vmacs, redirects end. Else it wants to tell pods that the pod behind a Service could be reached directly, and for that goes
-// through routes and peers once more with each packet from one pod of the node to another.
-var routerSettings = []setting{{"ipv4/ip_forward", "1"}, {"ipv4/conf/all/send_redirects", "0"}}
+// routerSettings make the node a router that tells pods at once that a Service has no endpoints. The kernel limits ICMP errors to each
+// destination, and redirects are charged to the same account: with each packet from one pod of the node to another behind a Service it wants
+// to tell them that they could reach each other directly, and so uses up what is there. Of IPv4, where it goes through routes and peers once
+// more for that, redirects are turned off: all's send_redirects is ORed with each link's own, which stays as it is, and is 0 on vmacs. IPv6
+// has no such setting, though redirects are never sent by a vmac, which has no link-local address (net/ipv6/ip6_output.c, ip6_forward);
+// so ICMPv6 errors have no limit for each destination. That of the node (net.ipv4.icmp_msgs_per_sec) stays.
+var (
+	routerSettings4 = []setting{{"ipv4/ip_forward", "1"}, {"ipv4/conf/all/send_redirects", "0"}}
+	routerSettings6 = []setting{{"ipv6/conf/all/forwarding", "1"}, {"ipv6/icmp/ratelimit", "0"}}
+)
 
 // forward makes the node a router, for the families that have endpoints only. It is never undone: by then others rely on it.
 func forward(log *slog.Logger, v4, v6 bool) error {
 	if v4 {
-		if err := apply(log, routerSettings...); err != nil {
+		if err := apply(log, routerSettings4...); err != nil {
 			return err
 		}
 	}
 	if !v6 {
 		return nil
 	}
-	const key = "ipv6/conf/all/forwarding"
-	switch now, err := readSysctl(key); {
+	switch forwarding, err := readSysctl(routerSettings6[0].key); {
 	case errors.Is(err, fs.ErrNotExist):
 		return errors.New("an endpoint has an IPv6 address, but IPv6 is off in this node's kernel; remove ipv6.disable=1 from its command line")
-	case err == nil && now == "1":
-		return nil
+	case err != nil || forwarding != "1":
+		if err := keepAdvertisements(log); err != nil {
+			return err
+		}
 	}
-	if err := keepAdvertisements(log); err != nil {
-		return err
-	}
-	return apply(log, setting{key, "1"})
+	return apply(log, routerSettings6...)
 }
 
 // keepAdvertisements lets links go on to listen to router advertisements. When forwarding turns on, the kernel drops the
