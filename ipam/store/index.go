@@ -311,7 +311,8 @@ func (x *index) last(s *space, pick ipam.Pick, h *v1alpha1.LeaseHolder) (a netip
 	var latest *v1alpha1.IPLease
 	for name := range x.keyed[lastKey(h.UID, h.Interface)] {
 		network, addr, err := ipam.ParseLeaseName(name)
-		if err != nil || network != s.pool.Network || !pick.Allows(addr) || s.free(pick.Family).Phase(addr) != v1alpha1.LeaseReleased {
+		ours := err == nil && network == s.pool.Network && s.pool.Contains(addr)
+		if !ours || !pick.Allows(addr) || x.useOf(s, addr).phase != v1alpha1.LeaseReleased {
 			continue
 		}
 		if l := x.leases[name]; latest == nil || written(l, latest) > 0 {
@@ -324,18 +325,18 @@ func (x *index) last(s *space, pick ipam.Pick, h *v1alpha1.LeaseHolder) (a netip
 // oneOf those asked for: the first that was never used, from a place on that differs between nodes, else the one released longest ago.
 func (x *index) oneOf(s *space, pick ipam.Pick, seed uint64) (best netip.Addr, ok bool) {
 	var at time.Time
-	free, n := s.free(pick.Family), len(pick.OneOf)
+	n := len(pick.OneOf)
 	for i := range pick.OneOf {
 		a := pick.OneOf[(i+int(seed%uint64(n)))%n]
 		if !pick.Allows(a) || !s.pool.Contains(a) {
 			continue
 		}
-		switch free.Phase(a) {
+		switch u := x.useOf(s, a); u.phase {
 		case "":
 			return a, true
 		case v1alpha1.LeaseReleased:
-			if released := releasedAt(x.leases[ipam.LeaseName(s.pool.Network, a)]); !ok || released.Before(at) {
-				best, at, ok = a, released, true
+			if !ok || u.at.Before(at) {
+				best, at, ok = a, u.at, true
 			}
 		}
 	}

@@ -221,6 +221,37 @@ func TestLastAddress(t *testing.T) {
 	}
 }
 
+// A pool of more addresses than have numbers (ipam.Space): whose one without is, is known all the same.
+func TestAddressWithoutNumber(t *testing.T) {
+	m := &v1alpha1.IPPool{ObjectMeta: metav1.ObjectMeta{Name: "p"}}
+	m.Spec.Network, m.Spec.Subnets = "n", []v1alpha1.PoolSubnet{{CIDR: "2001:db8::/48"}}
+	p, err := ipam.Compile(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := netip.MustParseAddr("2001:db8:0:ffff::7")
+	pick := ipam.Pick{Family: ipam.IPv6, OneOf: []netip.Addr{at}}
+	c := ipam.Claimant{Holder: v1alpha1.LeaseHolder{UID: "uid", Interface: "net1"}}
+	x := newIndex("me", func(*v1alpha1.IPLease) {})
+	x.setPool(p)
+	known := func(version string, phase v1alpha1.LeasePhase, node string) {
+		l := lease(1, "p", version, phase, node, "a")
+		l.Name, l.Spec.Address = ipam.LeaseName("n", at), at.String()
+		x.put(l)
+	}
+	known("1", bound, "you")
+	if got, err := x.begin(p, pick, c, 0, time.Now()); !errors.Is(err, ipam.ErrTaken) {
+		t.Errorf("bound: %+v, %v", got, err)
+	}
+	known("2", released, "me")
+	if got, err := x.begin(p, ipam.Pick{Family: ipam.IPv6}, c, 0, time.Now()); err != nil || got.address != at {
+		t.Errorf("the pod's last one is %s: %s, %v", at, got.address, err)
+	}
+	if got, err := x.begin(p, pick, c, 0, time.Now()); !errors.Is(err, ipam.ErrTaken) {
+		t.Errorf("in flight: %+v, %v", got, err)
+	}
+}
+
 // Of two leases that are reserved for an identity, one counts.
 func TestPrefer(t *testing.T) {
 	reserved := func(version, uid string, bound int64) *v1alpha1.IPLease {
