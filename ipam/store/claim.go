@@ -183,11 +183,13 @@ func (s *Store) takeOver(ctx context.Context, pool *ipam.Pool, a netip.Addr, c i
 		l := s.get(name)
 		proven := false
 		switch {
-		case l == nil, !c.May(l.Spec.Identity), l.Spec.Phase == v1alpha1.LeaseQuarantined:
+		case l == nil:
 			return nil, nil
-		case samePod(l, c.Holder):
+		case samePod(l, c.Holder): // by whichever identity: its partner may be the one that is kept
 			l, err := s.Rebind(ctx, l, c.Holder)
 			return taken(l, true), err
+		case !c.May(l.Spec.Identity), l.Spec.Phase == v1alpha1.LeaseQuarantined:
+			return nil, nil
 		case c.Shares(l):
 			if l, err := s.share(ctx, l, c.Holder); err != nil || l != nil {
 				return taken(l, true), err

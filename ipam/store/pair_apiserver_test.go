@@ -174,3 +174,24 @@ func TestPairOfAnIdentity(t *testing.T) {
 		t.Errorf("%v, %v; had %v", addresses(again), err, addresses(pair))
 	}
 }
+
+// A pod has one half, by a claim of which it does not know, and a person keeps the other for it: the pair is the pod's.
+func TestPairWithOwnHalf(t *testing.T) {
+	w := newWorld(t)
+	p := w.pairs(4)
+	w.reserveFor(p, "fd00::2", v1alpha1.LeaseIdentity{Kind: "Pod", Namespace: "ns", Name: "web"})
+	s := w.store("a", nil, p)
+	c := claimant("a", "web", "c1")
+	if _, err := s.Claim(t.Context(), p, ipam.Pick{Family: ipam.IPv4, Address: netip.MustParseAddr("10.0.0.2")}, c); err != nil {
+		t.Fatal(err)
+	}
+	c.Names = map[string]string{"Pod": "web"}
+	c.Holder.ContainerID = "c2"
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if _, err := claimPair(ctx, s, p, anyIPv4, c); err != nil {
+		t.Fatal(err)
+	}
+	w.want("10.0.0.2 Bound web/c2", "fd00::2 Bound web/c2")
+	w.idle(s)
+}
