@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/delegate"
 	"github.com/berthdev/berth/ipam"
 	"github.com/berthdev/berth/ipam/store/apitest"
 )
@@ -46,6 +47,23 @@ func TestHalfIsFreed(t *testing.T) {
 		t.Errorf("given %s", got)
 	}
 	r.phase("10.6.0.200", v1alpha1.LeaseReleased)
+}
+
+// An interface that was given an address of one family alone keeps it, and no more, when its pool is paired.
+func TestPairedUnderOneFamily(t *testing.T) {
+	r := newRig(t, `a: {subnets: [{cidr: 10.6.0.0/24}, {cidr: "fd00:6::/120"}]}`)
+	for _, family := range []string{"ipv4", "ipv6"} {
+		p := r.pod(family, fmt.Sprintf(`berth.dev/ippool={%q: ["$a"]}`, family))
+		r.edit("a", func(p *v1alpha1.IPPoolSpec) { p.Pairing = "" })
+		before := r.add(p, family+"-1", "net1")
+		r.edit("a", func(p *v1alpha1.IPPoolSpec) { p.Pairing = v1alpha1.PairingIndex })
+		for _, sandbox := range []string{"-1", "-2"} {
+			if got := r.add(p, family+sandbox, "net1"); got != before {
+				t.Errorf("sandbox %s gets %q, had %q", family+sandbox, got, before)
+			}
+		}
+		r.refused(request(r.pod(family+"-new", fmt.Sprintf(`berth.dev/ippool={%q: ["$a"]}`, family)), "s", "net1", macvlan), delegate.CodeNoPool, "pairs its addresses")
+	}
 }
 
 // An interface that has halves of two pairs, of ADDs that came to nothing, gets a pair. What it was given before its pool was paired

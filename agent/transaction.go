@@ -115,7 +115,7 @@ func givesWay(err error) bool {
 // serve all picks of an option, or none.
 func (t *transaction) serve(ctx context.Context, o ipam.Option) error {
 	one, n := t.claimOne(ctx, o), len(o.Picks)
-	if o.Pool.Paired() {
+	if o.Pool.Paired() && n == len(ipam.Families) { // else it was paired since, and the interface keeps what it has
 		one, n = t.claimPair(ctx, o), 1 // the first address decides over the other
 	}
 	got := make([]claims, n)
