@@ -6,8 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
+	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -351,4 +355,42 @@ func TestRecreatedLease(t *testing.T) {
 	if l := w.claim(s, p, holder("n", "three", "c4")); l.Name != other.Name {
 		t.Errorf("%s, want %s", l.Name, other.Name)
 	}
+}
+
+// A server that does not serve leases at all, as while the CRD is replaced, has not said that there is none: nobody loses one, and nobody
+// is asked for ever.
+func TestNotServed(t *testing.T) {
+	w := newWorld(t)
+	p := w.pool("p", "10.0.0.1-10.0.0.9")
+	var away atomic.Bool
+	served := w.cfg
+	w.cfg = apitest.Wrap(served, func(next http.RoundTripper, r *http.Request) (*http.Response, error) {
+		if away.Load() {
+			r = r.Clone(r.Context())
+			r.URL.Path = strings.Replace(r.URL.Path, "/ipleases", "/nosuch", 1)
+		}
+		return next.RoundTrip(r)
+	})
+	s := w.store("a", nil, p)
+	w.cfg = served
+	held := w.claim(s, p, holder("a", "one", "c1"))
+	tries := 0
+	s.hooks.Collision = func() { tries++ }
+	away.Store(true)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if l, err := s.Claim(ctx, p, anyIPv4, claimant("a", "two", "c2")); !errors.Is(err, ErrUnavailable) || tries > 0 || ctx.Err() != nil {
+		t.Errorf("%v, %v, after %d collisions", l, err, tries)
+	}
+	if l, err := s.Verify(t.Context(), held); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("verified as %v, %v", l, err)
+	}
+	if err := s.Release(t.Context(), held); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("released: %v", err)
+	}
+	away.Store(false)
+	if l, err := s.Verify(t.Context(), held); err != nil || l == nil {
+		t.Errorf("lost: %v, %v", l, err)
+	}
+	w.idle(s)
 }

@@ -64,8 +64,12 @@ func conflict(name string) error {
 
 // lost says whether a write lost against another: the lease is not as it was known.
 func lost(err error) bool {
-	return apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err) || apierrors.IsNotFound(err)
+	return apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err) || absent(err)
 }
+
+// absent says whether there is no such lease. A server that does not serve leases (the CRD is being replaced) answers 404, too, but says
+// so in words of its own, of which the client makes a status.
+func absent(err error) bool { return apierrors.IsNotFound(err) && !apierrors.IsUnexpectedServerError(err) }
 
 // doubt takes note of a write that failed, but that the API server may have carried out, or may yet.
 func (s *Store) doubt(verb string, want *v1alpha1.IPLease, err error) error {
@@ -81,7 +85,7 @@ func (s *Store) doubt(verb string, want *v1alpha1.IPLease, err error) error {
 func (s *Store) learn(ctx context.Context, name string) (*v1alpha1.IPLease, error) {
 	l, err := s.client.Get(ctx, name, metav1.GetOptions{})
 	switch {
-	case apierrors.IsNotFound(err):
+	case absent(err):
 		s.index.forget(name)
 		return nil, nil
 	case err != nil:
