@@ -394,3 +394,27 @@ func TestNotServed(t *testing.T) {
 	}
 	w.idle(s)
 }
+
+// Claims of a full pool share a list. If the time of the one whose list it is ends, the others are none the worse.
+func TestListOfAnother(t *testing.T) {
+	w := newWorld(t)
+	p := w.pool("p", "10.0.0.1")
+	f := &apitest.Faults{}
+	s := w.store("a", f, p)
+	w.claim(s, p, holder("a", "one", "c1"))
+	release := f.Hold("GET")
+	ctx, cancel := context.WithCancel(t.Context())
+	first, second := make(chan error, 1), make(chan error, 1)
+	go func() { _, err := s.Claim(ctx, p, anyIPv4, claimant("a", "two", "c2")); first <- err }()
+	time.Sleep(100 * time.Millisecond)
+	go func() { _, err := s.Claim(t.Context(), p, anyIPv4, claimant("a", "three", "c3")); second <- err }()
+	time.Sleep(100 * time.Millisecond)
+	cancel()
+	if err := <-first; !errors.Is(err, ErrUnavailable) {
+		t.Errorf("given up: %v", err)
+	}
+	release()
+	if err := <-second; !errors.Is(err, ipam.ErrExhausted) {
+		t.Errorf("the other: %v", err)
+	}
+}

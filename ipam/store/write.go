@@ -97,13 +97,17 @@ func (s *Store) learn(ctx context.Context, name string) (*v1alpha1.IPLease, erro
 
 // relist reads all leases of a pool at the newest version, so that "exhausted" is never said from a stale cache.
 func (s *Store) relist(ctx context.Context, pool string) error {
-	_, err, _ := s.fresh.Do(pool, func() (any, error) {
-		list, err := s.client.List(ctx, metav1.ListOptions{LabelSelector: v1alpha1.LabelPool + "=" + pool})
-		if err != nil {
-			return nil, unavailable("list", "of pool "+pool, err)
-		}
-		s.index.replace(pool, list.ResourceVersion, list.Items)
-		return nil, nil
-	})
-	return err
+	for {
+		_, err, _ := s.fresh.Do(pool, func() (any, error) {
+			list, err := s.client.List(ctx, metav1.ListOptions{LabelSelector: v1alpha1.LabelPool + "=" + pool})
+			if err != nil {
+				return nil, unavailable("list", "of pool "+pool, err)
+			}
+			s.index.replace(pool, list.ResourceVersion, list.Items)
+			return nil, nil
+		})
+		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
+			return err
+		} // else it was the list of a claim whose own time was over
+	}
 }
