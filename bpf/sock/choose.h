@@ -109,7 +109,8 @@ static inline enum verdict choose(const struct pod *pod, struct client *client, 
 	if (where == UNKNOWN && s.affinity && !(s.flags & SERVICE_EMPTY)) {
 		next.used = bpf_ktime_get_ns();
 		kept = bpf_map_lookup_elem(&affinities, client);
-		if (kept && next.used - kept->used < (__u64)s.affinity * NS_PER_S)
+		// Another CPU may have used it since then, so that used is later.
+		if (kept && next.used < kept->used + (__u64)s.affinity * NS_PER_S)
 			where = recall(kept, &m, &network);
 		new_affinity = where == UNKNOWN;
 		if (kept && where != UNKNOWN) {

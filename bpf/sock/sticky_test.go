@@ -106,6 +106,26 @@ func TestAffinityEnds(t *testing.T) {
 	l.wantCounted(map[string]uint64{st.counter(): 1}, func() { l.who(st) })
 }
 
+// Of calls on two CPUs, the one that began later may be the first to note when it was: what the other then finds was used after it began.
+func TestAffinityUsedMeanwhile(t *testing.T) {
+	l := newLab(t)
+	l.serve(port81, pods4...)
+	st := styles[0]
+	l.set(affine(web(pods4...), time.Hour))
+	first := l.who(st)
+	key := clientKey{Pod: l.cookie}
+	l.must(l.p.maps.Frontends.Lookup(endpointOf(vip4, port80, service.TCP), &key.Service))
+	for range 20 {
+		var kept choice
+		l.must(l.p.maps.Affinities.Lookup(key, &kept))
+		kept.Used += uint64(time.Minute)
+		l.must(l.p.maps.Affinities.Put(key, kept))
+		if who := l.who(st); who != first {
+			t.Fatalf("%s, then %s", first, who)
+		}
+	}
+}
+
 // What was left to the node stays with it: the node has chosen, and keeps to that by its own affinity.
 func TestAffinityOfNode(t *testing.T) {
 	l := newLab(t)
