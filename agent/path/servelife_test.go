@@ -149,6 +149,39 @@ func TestAffinity(t *testing.T) {
 	}
 }
 
+// TestAffinityMoves: a client whose backend goes has another from then on, also when the first comes back.
+func TestAffinityMoves(t *testing.T) {
+	w := newTwoNodes(t)
+	tell(t, w.neighbour.NS, "neighbour", w.neighbour.addrs...)
+	tell(t, w.remote.NS, "remote", w.remote.addrs...)
+	sticky := func(pods ...[]netip.Addr) service.Service {
+		s, _ := virtual(1, pods...)
+		for i := range s.Ports {
+			s.Ports[i].Affinity = time.Hour
+		}
+		return s
+	}
+	_, vips := virtual(1)
+	w.n1.serve()
+	for _, vip := range vips {
+		for network := range protocols {
+			for _, way := range [][]string{{"neighbour", "remote"}, {"remote", "neighbour"}} {
+				of := map[string][]netip.Addr{"neighbour": w.neighbour.addrs, "remote": w.remote.addrs}
+				for _, now := range way {
+					w.n1.set(sticky(of[now]))
+					if got := fresh(t, w.client.NS, network, vip); got != now {
+						t.Fatalf("%s %s: %s, not %s", network, vip, got, now)
+					}
+				}
+				w.n1.set(sticky(w.neighbour.addrs, w.remote.addrs))
+				if got := fresh(t, w.client.NS, network, vip); got != way[1] {
+					t.Errorf("%s %s: %s, then %s, which is still there, then %s", network, vip, way[0], way[1], got)
+				}
+			}
+		}
+	}
+}
+
 // TestFlowsMove: a client that goes on sending by one UDP socket is taken to where the Service is now. A TCP connection stays.
 func TestFlowsMove(t *testing.T) {
 	w := newTwoNodes(t)

@@ -125,6 +125,7 @@ type change struct {
 	service   string // "" for what no Service asks for, and addresses
 	chains    []chain
 	sticky    map[string]bool // sets to make, and whether they are of IPv4
+	forget    []string        // sets to empty: left over, their clients have had other backends since
 	point     []pointer
 	unpoint   []service.Frontend
 	addresses []netip.Addr // to add
@@ -178,14 +179,15 @@ func plan(w *wanted, have *state, t touched) (changes []change, left leftovers) 
 		c := byService[name]
 		c.sort()
 		for _, ch := range chainsFor(w.services[name], c.point) {
-			if have.chains[ch.name] {
-				continue
-			}
-			c.chains = append(c.chains, ch)
 			for _, set := range ch.sticky {
 				if !have.sticky[set] {
 					c.sticky[set] = ch.is4
+				} else if !t.sticky[set] {
+					c.forget = append(c.forget, set)
 				}
+			}
+			if !have.chains[ch.name] {
+				c.chains = append(c.chains, ch)
 			}
 		}
 		changes = append(changes, *c)

@@ -166,7 +166,7 @@ func without(all, some []string) []string {
 
 // messages of a transaction, roughly.
 func (c change) messages() int {
-	n := 2 + len(c.sticky) + (len(c.point)+len(c.unpoint))/20
+	n := 2 + len(c.sticky) + len(c.forget) + (len(c.point)+len(c.unpoint))/20
 	for _, ch := range c.chains {
 		n += 4 + min(len(ch.backends), fewBackends) + 2*len(ch.sticky)
 	}

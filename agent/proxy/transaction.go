@@ -117,6 +117,9 @@ func (tx *transaction) do(changes []change) {
 		for _, set := range slices.Sorted(maps.Keys(c.sticky)) {
 			tx.addSet(stickySet(tx.table, set, c.sticky[set]), nil)
 		}
+		for _, set := range c.forget {
+			tx.conn.FlushSet(&nftables.Set{Table: tx.table, Name: set})
+		}
 		for _, ch := range c.chains {
 			tx.addChain(ch)
 		}
