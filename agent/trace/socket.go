@@ -58,8 +58,9 @@ func (w *walk) answered(a sock.Answer) bool {
 			others = append(others, c.Backend.String())
 		}
 	}
-	says := []string{fmt.Sprintf("one of %d backends by chance", len(a.Backends))}
+	says, direct := []string{fmt.Sprintf("one of %d backends by chance", len(a.Backends))}, len(others) == 0
 	if k := a.Kept; k != nil {
+		direct = k.Backend.IsValid() && !slices.Contains(others, k.Backend.String())
 		says[0] = fmt.Sprintf("by ClientIP affinity, for %s more: left to the node", k.For)
 		if k.Backend.IsValid() {
 			says[0] = fmt.Sprintf("by ClientIP affinity, for %s more: %s", k.For, k.Backend)
@@ -73,8 +74,7 @@ func (w *walk) answered(a sock.Answer) bool {
 	if len(others) > 0 {
 		says = append(says, fmt.Sprintf("left to the node, which chooses again: %v: neither on a network of the pod nor another node itself", others))
 	}
-	kept := a.Kept != nil && a.Kept.Backend.IsValid() && !slices.Contains(others, a.Kept.Backend.String())
-	if len(others) == 0 || kept {
+	if direct {
 		return w.end(name, "the socket connects to the backend itself, and the server sees the pod's own address", says...)
 	}
 	return w.on(name, report.Passes, says...)

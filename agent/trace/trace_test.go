@@ -214,6 +214,9 @@ func TestAnswered(t *testing.T) {
 		{"mixed, kept at the node", with(func(a *sock.Answer) {
 			a.Backends, a.Affinity, a.Kept = []sock.Choice{native, overlay}, time.Hour, &sock.Kept{For: time.Minute}
 		}), report.Passes, "for 1m0s more: left to the node", true},
+		{"native by now, kept at the node", with(func(a *sock.Answer) {
+			a.Backends, a.Affinity, a.Kept = []sock.Choice{native}, time.Hour, &sock.Kept{For: time.Minute}
+		}), report.Passes, "for 1m0s more: left to the node", true},
 	} {
 		w := &walk{}
 		on := w.answered(tt.a)
