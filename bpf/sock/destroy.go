@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -64,13 +65,34 @@ func (p *Programs) stray(s diagnosed) (bool, error) {
 	if ok, err := has(p.maps.Origins, useKey{Socket: s.cookie(), Address: s.peer()}, &o); !ok || err != nil {
 		return false, err
 	}
-	id, ok, err := p.service(o.Frontend)
+	ok, err := p.leads(o.Frontend, s.peer())
+	return !ok && err == nil, err
+}
+
+// leads says whether the frontend has the backend.
+func (p *Programs) leads(frontend, to endpoint) (bool, error) {
+	id, ok, err := p.service(frontend)
 	if !ok || err != nil {
-		return err == nil, err
+		return false, err
 	}
 	var network uint64
-	ok, err = has(p.maps.Members, memberKey{id, s.peer()}, &network)
-	return !ok && err == nil, err
+	return has(p.maps.Members, memberKey{id, to}, &network)
+}
+
+// strays are the backends that sockets mean by a frontend which has them no more. Whoever removed them may have died before DestroyUDP.
+func (p *Programs) strays() (backends []endpoint, err error) {
+	origins := make(map[useKey]origin)
+	if err := contents(p.maps.Origins, origins); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) { // sockets write there all the time
+		return nil, err
+	}
+	for use, o := range origins {
+		if ok, err := p.leads(o.Frontend, use.Address); err != nil {
+			return nil, err
+		} else if !ok {
+			backends = append(backends, use.Address)
+		}
+	}
+	return backends, nil
 }
 
 // diagnosed is a socket as the kernel tells of it: struct inet_diag_msg (linux/inet_diag.h), family and state, then what identifies it.

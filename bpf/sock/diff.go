@@ -44,7 +44,7 @@ type put[K comparable, V any] struct {
 
 // diff says what makes the rows that have, into rows of the ports that want; the frontends of those are all different. A port is the
 // row that one of its frontends leads to by now, so that it keeps its number, and with it affinity. fresh gives numbers that no row
-// has. next are the rows afterwards; removed, the backends that a row has no more.
+// has. next are the rows afterwards; removed, the backends that a row has no more, and those of rows that have lost a frontend.
 func diff(want []port, have table, fresh func() uint32) (c changes, next table, removed []endpoint) {
 	at := make(map[endpoint]uint32)
 	for id, r := range have {
@@ -53,6 +53,7 @@ func diff(want []port, have table, fresh func() uint32) (c changes, next table, 
 		}
 	}
 	next = make(table, len(want))
+	lost := make(map[uint32]bool) // rows, a frontend
 	for _, p := range want {
 		id, known := p.among(at, next)
 		for taken := !known; taken; _, taken = next[id] {
@@ -70,18 +71,26 @@ func diff(want []port, have table, fresh func() uint32) (c changes, next table, 
 		for _, f := range p.frontends {
 			if other, there := at[f]; !there || other != id {
 				c.frontends = append(c.frontends, put[endpoint, uint32]{f, id, there})
+				if there {
+					lost[other] = true
+				}
 			}
 			delete(at, f)
 		}
 		next[id] = r
 	}
-	for f := range at {
+	for f, id := range at {
 		c.goneFrontends = append(c.goneFrontends, f)
+		lost[id] = true
 	}
 	for id, old := range have {
 		if _, stays := next[id]; !stays {
 			c.goneServices = append(c.goneServices, id)
 			removed = append(removed, c.fill(id, row{}, old)...)
+		} else if lost[id] {
+			for _, b := range old.backends {
+				removed = append(removed, b.endpoint)
+			}
 		}
 	}
 	slices.SortFunc(removed, endpoint.compare)

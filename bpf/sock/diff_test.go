@@ -179,9 +179,11 @@ func TestDiff(t *testing.T) {
 				t.Fatalf("read %+v, want %+v; left over %+v", read, rows, gone)
 			}
 			for id, r := range old {
+				lost := slices.ContainsFunc(r.frontends, func(f endpoint) bool { return !slices.Contains(next[id].frontends, f) })
 				for _, b := range r.backends {
-					if _, stays := m.members[memberKey{id, b.endpoint}]; stays == slices.Contains(removed, b.endpoint) && !elsewhere(old, next, b.endpoint) {
-						t.Fatalf("backend %v stays: %v; removed: %v", b.endpoint, stays, removed)
+					_, stays := m.members[memberKey{id, b.endpoint}]
+					if (stays && !lost) == slices.Contains(removed, b.endpoint) && !elsewhere(old, next, b.endpoint) {
+						t.Fatalf("backend %v stays: %v; its row has lost a frontend: %v; removed: %v", b.endpoint, stays, lost, removed)
 					}
 				}
 			}

@@ -10,8 +10,7 @@ import (
 
 // load reads what the maps have, returns it by row, and deletes what belongs to nothing: a change that was cut short leaves slots that no service has yet
 // or any more, and members, services and frontends likewise.
-// Members that it deletes may have been backends until then: they are removed.
-func (p *Programs) load() (rows table, removed []endpoint, err error) {
+func (p *Programs) load() (table, error) {
 	var (
 		frontends = make(map[endpoint]uint32)
 		services  = make(map[uint32]serviceValue)
@@ -24,16 +23,13 @@ func (p *Programs) load() (rows table, removed []endpoint, err error) {
 		contents(p.maps.Slots, slots),
 		contents(p.maps.Members, members),
 	); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	rows, gone := tidy(frontends, services, slots, members)
 	if err := p.write(gone); err != nil {
-		return nil, nil, fmt.Errorf("tidy up: %w", err)
+		return nil, fmt.Errorf("tidy up: %w", err)
 	}
-	for _, m := range gone.goneMembers {
-		removed = append(removed, m.Backend)
-	}
-	return rows, removed, nil
+	return rows, nil
 }
 
 // tidy makes rows of the maps, and says what is in none. A service that is not whole is not kept: its frontends go to the node

@@ -306,7 +306,7 @@ func TestRestartAfterChange(t *testing.T) {
 // tableOf is what the maps have.
 func (l *lab) tableOf() table {
 	l.Helper()
-	rows, _, err := l.p.load()
+	rows, err := l.p.load()
 	l.must(err)
 	return rows
 }
@@ -379,5 +379,51 @@ func TestDestroyUDP(t *testing.T) {
 	}
 	if _, err := l.p.DestroyUDP("/nowhere", []Removed{{netip.AddrPortFrom(vip4, 1), service.UDP}}); err == nil {
 		t.Error("no error for a namespace that is not there")
+	}
+}
+
+// TestDestroyUDPOfFrontends: who was connected by a frontend that goes, or becomes another Service's, is ended, though the backend
+// serves others as before. So it is if the agent died before it came to that.
+func TestDestroyUDPOfFrontends(t *testing.T) {
+	l := newLab(t)
+	l.serve(port81, slices.Concat(pods4[:2], pods6[:2])...)
+	other := func(pods ...netip.Addr) service.Service {
+		s := with(web(pods...), func(p *service.Port) { p.Frontends[0].Port = 82 })
+		s.Name = "default/other"
+		return s
+	}
+	both := func(s service.Service) service.Service {
+		return with(s, func(p *service.Port) {
+			f := p.Frontends[0]
+			f.Port = 83
+			p.Frontends = append(p.Frontends, f)
+		})
+	}
+	first, second := []netip.Addr{pods4[0], pods6[0]}, []netip.Addr{pods4[1], pods6[1]}
+	for _, st := range styles[3:6] {
+		for name, next := range map[string]service.Service{"another's": both(other(second...)), "nobody's": other(second...)} {
+			for _, dies := range []bool{false, true} {
+				l.sync(both(web(first...)), other(second...))
+				sockets := map[uint16]*socket{}
+				for _, port := range []uint16{port80, 83} {
+					s := st.socket(l, l.pod)
+					defer s.close()
+					l.must(s.connect(netip.AddrPortFrom(st.vip, port)))
+					sockets[port] = s
+				}
+				removed := l.set(web(first...), next)
+				if dies {
+					l.must(l.p.Close())
+					l.attach()
+					removed = l.sync(web(first...), next)
+				}
+				if n, err := l.p.DestroyUDP(l.pod.Path(), removed); n != 1 || err != nil {
+					t.Errorf("%s, %s, agent dies: %v: %d destroyed, %v; want 1", st.name, name, dies, n, err)
+				}
+				if err := sockets[port80].send(netip.AddrPort{}); err != nil {
+					t.Errorf("%s, %s, agent dies: %v: %v", st.name, name, dies, err)
+				}
+			}
+		}
 	}
 }

@@ -10,7 +10,8 @@ import (
 	"github.com/berthdev/berth/service"
 )
 
-// Removed is a backend that a port of a Service has no more. Connected UDP sockets may still send to it: see DestroyUDP.
+// Removed is a backend that a port of a Service has no more, or that a frontend led to which is no more the port's. Connected UDP
+// sockets may still send to it: see DestroyUDP.
 type Removed struct {
 	Backend  netip.AddrPort
 	Protocol service.Protocol
@@ -133,7 +134,7 @@ func (p *Programs) change(changed map[string][]port) ([]Removed, error) {
 
 // rewrite makes the maps what is wanted, from whatever they have.
 func (p *Programs) rewrite() ([]Removed, error) {
-	rows, more, err := p.load()
+	rows, err := p.load()
 	if err != nil {
 		return nil, err
 	}
@@ -153,6 +154,10 @@ func (p *Programs) rewrite() ([]Removed, error) {
 	}
 	p.stale = false
 	removed, err := p.update(want, rows)
+	if err != nil {
+		return removed, err
+	}
+	more, err := p.strays()
 	return append(removed, tell(more)...), err
 }
 
