@@ -3,6 +3,7 @@
 // The source guard: what leaves a pod's interface bears a MAC and an address of its leases. One program for all interfaces of the
 // node; each has a small program of its own at its egress (source_entry.go), which says which one it is.
 
+#include "late.h"
 #include "source_nd.h"
 #include "watch.h"
 
@@ -53,12 +54,12 @@ static inline int asks_for_lease(struct __sk_buff *skb, const struct ipv4 *ip)
 
 	if (ip->protocol != IPPROTO_UDP || ip->fragment & bpf_htons(0x3fff))
 		return 0;
-	if (bpf_skb_load_bytes(skb, ETH_LEN + (ip->version_ihl & 15) * 4, ports, sizeof(ports)))
+	if (take(skb, ETH_LEN + (ip->version_ihl & 15) * 4, ports, sizeof(ports)))
 		return 0;
 	return ports[0] == bpf_htons(DHCP_CLIENT) && ports[1] == bpf_htons(DHCP_SERVER);
 }
 
-static inline enum refusal judge_ipv4(struct __sk_buff *skb, const struct place *at, const struct identity *i)
+static inline enum refusal judge_ipv4(struct __sk_buff *skb, const struct place *at, const struct identity *i, __u32 *judged)
 {
 	struct ethernet *eth = frame(skb, ETH_LEN + sizeof(struct ipv4));
 	struct ipv4 *ip;
@@ -68,6 +69,7 @@ static inline enum refusal judge_ipv4(struct __sk_buff *skb, const struct place 
 	ip = (void *)eth + ETH_LEN;
 	if (ip->version_ihl >> 4 != 4)
 		return SOURCE_MALFORMED;
+	*judged = ETH_LEN + sizeof(*ip);
 	if (has_ipv4(at, i, ip->src))
 		return PERMITTED;
 	if (!ip->src && i->flags & DHCP && asks_for_lease(skb, ip))
@@ -75,7 +77,7 @@ static inline enum refusal judge_ipv4(struct __sk_buff *skb, const struct place 
 	return SOURCE_IPV4;
 }
 
-static inline enum refusal judge_ipv6(struct __sk_buff *skb, const struct place *at, const struct identity *i)
+static inline enum refusal judge_ipv6(struct __sk_buff *skb, const struct place *at, const struct identity *i, __u32 *judged)
 {
 	struct ethernet *eth = frame(skb, ETH_LEN + sizeof(struct ipv6));
 	struct upper up = {.offset = ETH_LEN + sizeof(struct ipv6)};
@@ -83,7 +85,7 @@ static inline enum refusal judge_ipv6(struct __sk_buff *skb, const struct place 
 	enum refusal refused;
 	struct ipv6 *ip;
 	int from_nobody;
-	__u32 end;
+	__u32 len;
 
 	if (!eth)
 		return SOURCE_TRUNCATED;
@@ -91,7 +93,8 @@ static inline enum refusal judge_ipv6(struct __sk_buff *skb, const struct place 
 	if (ip->version_class >> 4 != 6)
 		return SOURCE_MALFORMED;
 	src = ip->src;
-	end = up.offset + bpf_htons(ip->payload_len);
+	len = bpf_htons(ip->payload_len);
+	up.end = len || !skb->gso_size ? up.offset + len : skb->len; // BIG TCP does not fit the field
 	up.protocol = ip->next_header;
 	from_nobody = is_unspecified(&src);
 	if (!from_nobody && !may_be(at, i, &src))
@@ -99,8 +102,11 @@ static inline enum refusal judge_ipv6(struct __sk_buff *skb, const struct place 
 	refused = find_upper(skb, &up);
 	if (refused != PERMITTED)
 		return refused;
-	if (up.protocol == IPPROTO_ICMPV6 && !up.later)
-		return judge_icmpv6(skb, at, i, &up, from_nobody, end);
+	*judged = up.offset;
+	if (up.protocol == IPPROTO_ICMPV6 && !up.later) {
+		*judged = skb->len;
+		return judge_icmpv6(skb, at, i, &up, from_nobody);
+	}
 	return from_nobody ? SOURCE_IPV6 : PERMITTED;
 }
 
@@ -108,6 +114,9 @@ static inline enum refusal judge_ipv6(struct __sk_buff *skb, const struct place 
 static inline enum refusal judge(struct __sk_buff *skb, const struct place *at, const struct identity *i)
 {
 	struct ethernet *eth = frame(skb, ETH_LEN);
+	__u32 judged = ETH_LEN + sizeof(struct arp); // bytes
+	enum refusal refused;
+	__be16 protocol;
 
 	if (!eth)
 		return SOURCE_TRUNCATED;
@@ -115,20 +124,25 @@ static inline enum refusal judge(struct __sk_buff *skb, const struct place *at, 
 		return SOURCE_MAC;
 	if (skb->vlan_present)
 		return SOURCE_VLAN;
-	switch (eth->protocol) {
+	protocol = eth->protocol;
+	switch (protocol) {
 	case bpf_htons(ETH_P_IP):
-		return judge_ipv4(skb, at, i);
+		refused = judge_ipv4(skb, at, i, &judged);
+		break;
 	case bpf_htons(ETH_P_IPV6):
-		return judge_ipv6(skb, at, i);
+		refused = judge_ipv6(skb, at, i, &judged);
+		break;
 	case bpf_htons(ETH_P_ARP):
-		return judge_arp(skb, at, i, 0);
 	case bpf_htons(ETH_P_RARP):
-		return judge_arp(skb, at, i, 1);
+		refused = judge_arp(skb, at, i, protocol == bpf_htons(ETH_P_RARP));
+		break;
 	case bpf_htons(ETH_P_8021Q):
 	case bpf_htons(ETH_P_8021AD):
 		return SOURCE_VLAN;
+	default:
+		return SOURCE_NOT_IP;
 	}
-	return SOURCE_NOT_IP;
+	return refused == PERMITTED && rewritten(skb, protocol, judged) ? SOURCE_MALFORMED : refused;
 }
 
 SEC("tc")

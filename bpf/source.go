@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 
 	"github.com/berthdev/berth/bpf/pins"
 )
@@ -112,7 +113,7 @@ func (g *SourceGuard) open() (err error) {
 		return err
 	}
 	var objects sourceObjects
-	if err := spec.LoadAndAssign(&objects, &ebpf.CollectionOptions{MapReplacements: reused}); err != nil {
+	if err := loadSourceWith(spec, &objects, reused); err != nil {
 		return fmt.Errorf("load: %w", err)
 	}
 	g.maps = objects.sourceMaps
@@ -160,6 +161,33 @@ func (g *SourceGuard) open() (err error) {
 	}
 	g.fence, g.unfenced = openFence(g.dir, pods)
 	return nil
+}
+
+// loadSourceWith the maps of an earlier run. Where the kernel does not say what its structures are like, or does not let programs read
+// them, the program does without (late.h).
+func loadSourceWith(spec *ebpf.CollectionSpec, objects *sourceObjects, reused map[string]*ebpf.Map) error {
+	options := ebpf.CollectionOptions{MapReplacements: reused}
+	err := spec.LoadAndAssign(objects, &options)
+	if err == nil {
+		return nil
+	}
+	var other error
+	if options.Programs.KernelTypes, other = noTypes(); other == nil {
+		other = spec.LoadAndAssign(objects, &options)
+	}
+	if other != nil {
+		return errors.Join(err, other)
+	}
+	return nil
+}
+
+// noTypes are those of a kernel that tells of none.
+func noTypes() (*btf.Spec, error) {
+	none, err := btf.NewBuilder(nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	return none.Spec()
 }
 
 // pinned are the maps of an earlier run, of those that the spec has and that outlive their program.

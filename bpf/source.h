@@ -5,6 +5,13 @@
 #include "packet.h"
 #include "seats.h"
 
+// take copies a part of the frame that is to be judged. What is not in the linear part may be memory that the sender goes on to
+// write, such as the ring of a packet socket, so it is pulled there first.
+static inline long take(struct __sk_buff *skb, __u32 offset, void *to, __u32 len)
+{
+	return bpf_skb_pull_data(skb, offset + len) ?: bpf_skb_load_bytes(skb, offset, to, len);
+}
+
 // Names and meanings for people are in source_counters.go. Pinned counters go by position: see sourceLayout.
 enum refusal {
 	PERMITTED, // by one check of several; never counted

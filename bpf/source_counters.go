@@ -13,7 +13,7 @@ var refusals = [sourceRefusalREFUSALS]string{
 	sourceRefusalSOURCE_VLAN:      "source_vlan",      // tagged
 	sourceRefusalSOURCE_NOT_IP:    "source_not_ip",    // neither IP nor ARP
 	sourceRefusalSOURCE_TRUNCATED: "source_truncated", // shorter than its headers
-	sourceRefusalSOURCE_MALFORMED: "source_malformed", // headers that contradict themselves, or too many of them
+	sourceRefusalSOURCE_MALFORMED: "source_malformed", // headers that contradict themselves, or too many of them; or what was judged would be written over
 	sourceRefusalSOURCE_UNKNOWN:   "source_unknown",   // of an interface that is being removed
 }
 

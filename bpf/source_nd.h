@@ -21,7 +21,7 @@ enum {
 
 // What there is behind the extension headers.
 struct upper {
-	__u32 offset;
+	__u32 offset, end; // in the frame; what is behind the end is padding
 	__u8 protocol;
 	__u8 fragment; // the first of several
 	__u8 later;    // a later one: there is no header to be seen
@@ -46,7 +46,7 @@ static inline enum refusal find_upper(struct __sk_buff *skb, struct upper *up)
 		default:
 			return PERMITTED;
 		}
-		if (bpf_skb_load_bytes(skb, up->offset, &h, sizeof(h)))
+		if (up->offset + sizeof(h) > up->end || take(skb, up->offset, &h, sizeof(h)))
 			return SOURCE_TRUNCATED;
 		if (up->protocol == IPPROTO_FRAGMENT) {
 			up->offset += 8;
@@ -78,7 +78,7 @@ static inline enum refusal judge_options(struct __sk_buff *skb, const struct ide
 			return PERMITTED;
 		if (offset + sizeof(option) > end)
 			return SOURCE_MALFORMED;
-		if (bpf_skb_load_bytes(skb, offset, &option, sizeof(option)))
+		if (take(skb, offset, &option, sizeof(option)))
 			return SOURCE_TRUNCATED;
 		if (!option.len)
 			return SOURCE_MALFORMED;
@@ -92,13 +92,13 @@ static inline enum refusal judge_options(struct __sk_buff *skb, const struct ide
 // judge_icmpv6: a solicitation from :: is a probe of an address that is to be the interface's, an advertisement speaks of
 // one that is. What only routers say, no pod says.
 static inline enum refusal judge_icmpv6(struct __sk_buff *skb, const struct place *at, const struct identity *i, const struct upper *up,
-					int from_nobody, __u32 end)
+					int from_nobody)
 {
 	struct address target;
 	__u32 options;
 	__u8 type;
 
-	if (bpf_skb_load_bytes(skb, up->offset, &type, sizeof(type)))
+	if (up->offset >= up->end || take(skb, up->offset, &type, sizeof(type)))
 		return SOURCE_TRUNCATED;
 	switch (type) {
 	case MLD_REPORT: // from :: while the address is being probed (RFC 3590)
@@ -114,9 +114,9 @@ static inline enum refusal judge_icmpv6(struct __sk_buff *skb, const struct plac
 	case ND_SOLICITATION:
 	case ND_ADVERTISEMENT:
 		options = up->offset + sizeof(struct nd);
-		if (options > end)
+		if (options > up->end)
 			return SOURCE_MALFORMED;
-		if (bpf_skb_load_bytes(skb, up->offset + __builtin_offsetof(struct nd, target), &target, sizeof(target)))
+		if (take(skb, up->offset + __builtin_offsetof(struct nd, target), &target, sizeof(target)))
 			return SOURCE_TRUNCATED;
 		if ((from_nobody || type == ND_ADVERTISEMENT) && !may_be(at, i, &target))
 			return SOURCE_ND;
@@ -128,5 +128,5 @@ static inline enum refusal judge_icmpv6(struct __sk_buff *skb, const struct plac
 	}
 	if (up->fragment) // receivers ignore it (RFC 6980), if they are new enough
 		return SOURCE_ND;
-	return judge_options(skb, i, options, end);
+	return judge_options(skb, i, options, up->end);
 }
