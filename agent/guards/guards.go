@@ -276,8 +276,10 @@ func (g *Guards) wake() {
 	}
 }
 
-// errGone says that a namespace or an interface exists no more, errNoNamespace that it is the namespace.
+// errGone says that a namespace or an interface exists no more, errNoNamespace that it is the namespace. errReplaced: what a look began with
+// is not what is wanted any more.
 var (
+	errReplaced    = errors.New("an Attach came in between")
 	errGone        = errors.New("is gone")
 	errNoNamespace = fmt.Errorf("with all its interfaces %w", errGone)
 )

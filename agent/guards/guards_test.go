@@ -188,6 +188,28 @@ func TestGuards(t *testing.T) {
 	})
 }
 
+// A look that began before an interface gave up an address does not give it back.
+func TestGuardsLookAtWhatWas(t *testing.T) {
+	eachMode(t, func(s *sandbox) {
+		s.Sync([]Interface{s.Interface})
+		before := s.known[key{"c1", "eth0"}]
+		less := s.Interface
+		less.Addresses = []netip.Addr{netip.MustParseAddr("10.1.0.12")}
+		s.must(s.Attach(less))
+		err := s.in(s.NetNS, func() error {
+			_, err := s.prepare(s.guard, before)
+			return err
+		})
+		if !errors.Is(err, errReplaced) {
+			s.Errorf("an earlier look goes on: %v", err)
+		}
+		s.must(s.look(true))
+		if s.passes("10.1.0.11") || !s.passes("10.1.0.12") {
+			s.Error("the interface sends with what it has given up")
+		}
+	})
+}
+
 // clean: nothing is left of the interface.
 func (s *sandbox) clean() {
 	s.Helper()

@@ -101,6 +101,9 @@ func (g *Guards) lookAt(guard *bpf.SourceGuard, k *known, all bool) error {
 		}
 		return err
 	})
+	if errors.Is(err, errReplaced) {
+		return nil
+	}
 	// A pod may rename its link, or hide it; one that is not leaving is gone with its namespace only.
 	if errors.Is(err, errGone) && (leaving || severed || errors.Is(err, errNoNamespace)) {
 		return g.forget(guard, k)
@@ -119,6 +122,9 @@ func (g *Guards) prepare(guard *bpf.SourceGuard, k *known) (bpf.Place, error) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.known[key{k.ContainerID, k.Name}] != k {
+		return at, errReplaced
+	}
 	if k.at != at {
 		k.at, k.put, k.refused = at, nil, Refused{}
 	}
