@@ -288,8 +288,26 @@ func TestDelegateFails(t *testing.T) {
 		})
 	}
 	t.Run("no such plugin", func(t *testing.T) {
-		d := newDelegating(t, `office: {delegate: {type: nonesuch}}`)
-		d.fails("ADD", d.pod("web", "berth.dev/ippool=$office"), "s1", delegate.CodeDelegate, "there is no plugin nonesuch in CNI_PATH")
+		d := newDelegating(t, `office: {delegate: {type: nonesuch}}`, `a: {subnets: [{cidr: 10.6.0.0/24, ips: ["10.6.0.7"]}]}`)
+		p, q := d.pod("web", "berth.dev/ippool=$office"), d.pod("other", "berth.dev/ippool=$office,$a")
+		d.fails("ADD", p, "s1", delegate.CodeDelegate, "there is no plugin nonesuch in CNI_PATH")
+		d.gets(q, "s2", "10.6.0.7/24")
+		d.does("DEL", p, "s1") // else the pods would never go away
+		d.does("DEL", q, "s2")
+		d.noNotes()
+		d.wantBound()
+	})
+	t.Run("no such plugin any more", func(t *testing.T) {
+		d := newDelegating(t, "office: "+fakePool)
+		p := d.pod("web", "berth.dev/ippool=$office")
+		d.gets(p, "s1", "192.0.2.7/24")
+		all := d.bin
+		d.bin, _, _ = strings.Cut(all, string(filepath.ListSeparator))
+		d.fails("DEL", p, "s1", delegate.CodeDelegate, "there is no plugin fake in CNI_PATH")
+		d.wantBound("192.0.2.7 web/net1/s1")
+		d.bin = all
+		d.does("DEL", p, "s1")
+		d.noNotes()
 	})
 }
 

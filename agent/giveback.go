@@ -52,13 +52,14 @@ func (a *Agent) giveBack(req *delegate.Request, containerID, ifName string, fore
 		if foreign {
 			run.ContainerID, run.IfName = containerID, ifName
 		}
+		gave := slices.ContainsFunc(held, func(l *v1alpha1.IPLease) bool { return l.Spec.Pool == d.Pool })
 		switch ran := find(req.Ran, run); {
 		case ran == nil:
 			out.runs = append(out.runs, run)
-		case ran.Error != nil:
-			out.failed[d.Pool] = delegateError{d.Pool, d.Type, ran.Error}
-		default:
+		case ran.Error == nil, ran.Absent && !gave: // else a pod whose pool names a plugin that is nowhere would never go away
 			out.done = append(out.done, d.Pool)
+		default:
+			out.failed[d.Pool] = delegateError{d.Pool, d.Type, ran.Error}
 		}
 	}
 	return out, nil

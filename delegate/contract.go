@@ -31,8 +31,8 @@
 //	        something for this interface)       that is bound already
 //	ADD     DEL of a delegate whose addresses   goes on
 //	        it does not use
-//	DEL     DEL of each delegate that may have  frees the leases; those of a delegate that failed stay, and its error is the answer
-//	        something for this interface
+//	DEL     DEL of each delegate that may have  frees the leases; those of a delegate that failed stay, and its error is the answer.
+//	        something for this interface        One that is not on the node and of which nothing is recorded has given nothing
 //	CHECK   CHECK of each delegate that leases  answers the first error; a delegate that knows no CHECK passes
 //	        of this interface are from
 //	GC      DEL for each interface of a dead    frees the leases; answers all errors

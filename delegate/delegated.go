@@ -33,4 +33,6 @@ type Ran struct {
 	Result json.RawMessage `json:"result,omitempty"`
 	// Error is the delegate's own, or what kept it from running; nil: success.
 	Error *Error `json:"error,omitempty"`
+	// Absent: there is no such plugin in CNI_PATH, so nothing was run.
+	Absent bool `json:"absent,omitempty"`
 }

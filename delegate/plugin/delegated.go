@@ -16,6 +16,7 @@ type delegated struct {
 	config []byte
 	result []byte   // of an ADD
 	failed *failure // nil: success
+	absent bool     // there is no such plugin, so nothing was run
 }
 
 // maxPosts bounds how often a request is posted. Each delegate pool of a plan takes two posts at most.
@@ -90,6 +91,9 @@ func (c *call) outcomes(to []byte) []byte {
 		}
 		if r.failed != nil {
 			to = append(append(to, `,"error":`...), r.failed.json()...)
+		}
+		if r.absent {
+			to = append(to, `,"absent":true`...)
 		}
 		to = append(to, '}')
 	}

@@ -33,7 +33,7 @@ func (r *delegated) do() {
 
 func (r *delegated) exec(timeout time.Duration) ([]byte, *failure) {
 	path := find(r.typ, os.Getenv("CNI_PATH"))
-	if path == "" {
+	if r.absent = path == ""; r.absent {
 		return nil, &failure{codeEnvironment, "there is no plugin " + r.typ + " in CNI_PATH (" + os.Getenv("CNI_PATH") + "); install it on this node", ""}
 	}
 	out, status, err := r.start(path, timeout)
