@@ -29,15 +29,18 @@ func (p *Path) reconcile(mend bool) error {
 
 	parents, err := p.parents(links)
 	errs = append(errs, err)
+	gone := map[string]bool{}
 	for _, parent := range parents {
 		v, err := p.ensure(parent, mend)
+		gone[parent] = errors.As(err, new(netlink.LinkNotFoundError))
 		if err == nil {
 			err = p.fill(v)
 		}
 		errs = append(errs, err)
 	}
 	for parent, v := range p.vmacs {
-		if !slices.Contains(parents, parent) {
+		// With its parent the kernel has deleted the vmac; or the parent was renamed, and it is adopted under the new name by now.
+		if gone[parent] || !slices.Contains(parents, parent) {
 			errs = append(errs, p.forget(v))
 		}
 	}
@@ -71,9 +74,6 @@ func (p *Path) parents(links []netlink.Link) ([]string, error) {
 func (p *Path) ensure(parentName string, mend bool) (*vmac, error) {
 	v := p.vmacs[parentName]
 	parent, err := p.k.parent(parentName)
-	if errors.As(err, new(netlink.LinkNotFoundError)) && v != nil {
-		err = errors.Join(err, p.forget(v)) // the kernel has deleted the vmac with its parent
-	}
 	if err != nil {
 		return nil, err
 	}

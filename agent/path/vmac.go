@@ -55,7 +55,7 @@ func (k *kernel) parent(name string) (netlink.Link, error) {
 	link, err := k.LinkByName(name)
 	if errors.As(err, new(netlink.LinkNotFoundError)) {
 		return nil, fmt.Errorf("parent link %q does not exist on this node; create it, or correct `master` in the network "+
-			"attachment definition", name)
+			"attachment definition: %w", name, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("look up parent link %q: %w", name, err)
