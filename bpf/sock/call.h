@@ -26,9 +26,9 @@ static inline void note_tcp(struct bpf_sock_addr *ctx, enum verdict verdict, con
 }
 
 // note_udp notes what the socket means by the address it sends to: the last call counts.
-static inline void note_udp(struct use *use, enum verdict verdict, __u32 service, const struct endpoint *frontend, const struct endpoint *to)
+static inline void note_udp(struct use *use, enum verdict verdict, const struct endpoint *frontend, const struct endpoint *to)
 {
-	struct origin *noted, next = {.frontend = *frontend, .service = service};
+	struct origin *noted, next = {.frontend = *frontend};
 
 	use->address = *to;
 	noted = bpf_map_lookup_elem(&origins, use);
@@ -37,7 +37,7 @@ static inline void note_udp(struct use *use, enum verdict verdict, __u32 service
 			bpf_map_delete_elem(&origins, use);
 		return;
 	}
-	if (!noted || noted->service != service || !same_endpoint(&noted->frontend, frontend))
+	if (!noted || !same_endpoint(&noted->frontend, frontend))
 		bpf_map_update_elem(&origins, use, &next, BPF_ANY);
 }
 
@@ -105,29 +105,33 @@ static inline enum verdict call(struct bpf_sock_addr *ctx, struct endpoint *to, 
 	} else if (to->protocol == IPPROTO_TCP) {
 		note_tcp(ctx, verdict, &named, to);
 	} else {
-		note_udp(&use, verdict, client.service, &named, to);
+		note_udp(&use, verdict, &named, to);
 	}
 	if (verdict == TRANSLATE)
 		count(to->protocol == IPPROTO_TCP ? TRANSLATED_TCP : TRANSLATED_UDP);
 	return verdict;
 }
 
-// sender is whom a datagram came from: the frontend that the socket sent to, as long as it has that backend. After that the address
-// may be somebody else's.
+// sender is whom a datagram came from: the frontend that the socket sent to, as long as it has that backend, by whichever service. After
+// that the address may be somebody else's.
 static inline int sender(struct bpf_sock_addr *ctx, struct endpoint *from)
 {
 	struct use use = {.socket = bpf_get_socket_cookie(ctx), .address = *from};
 	struct origin *o = bpf_map_lookup_elem(&origins, &use);
 	struct member m = {.backend = *from};
-	struct endpoint frontend;
+	struct endpoint meant;
+	__u32 *service;
 
 	if (!o)
 		return 0;
-	m.service = o->service;
-	frontend = o->frontend;
+	meant = o->frontend;
+	service = frontend(&meant);
+	if (!service)
+		return 0;
+	m.service = *service;
 	if (!bpf_map_lookup_elem(&members, &m))
 		return 0;
-	*from = frontend;
+	*from = meant;
 	return 1;
 }
 

@@ -49,7 +49,7 @@ type (
 	}
 	origin struct {
 		Frontend endpoint
-		Service  uint32
+		_        uint32
 	}
 )
 

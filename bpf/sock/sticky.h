@@ -44,7 +44,7 @@ struct {
 // The frontend that a UDP socket means by a backend.
 struct origin {
 	struct endpoint frontend;
-	__u32 service;
+	__u32 pad;
 };
 
 struct {

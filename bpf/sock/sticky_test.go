@@ -194,6 +194,39 @@ func TestFlow(t *testing.T) {
 	}
 }
 
+// Policies split a port of a Service into two, and join them again. A socket is told of the frontend as before.
+func TestJoined(t *testing.T) {
+	l := newLab(t)
+	l.serve(port81, pods4[0], pods6[0])
+	second := with(web(pods4[0], pods6[0]), func(p *service.Port) { p.Frontends[0].Port = 83 })
+	split := web(pods4[0], pods6[0])
+	split.Ports = append(split.Ports, second.Ports...)
+	joined := with(web(pods4[0], pods6[0]), func(p *service.Port) {
+		p.Frontends = append(p.Frontends, service.Frontend{Address: p.Frontends[0].Address, Port: 83, Protocol: p.Frontends[0].Protocol})
+	})
+	for _, st := range styles[3:] {
+		for _, port := range []uint16{port80, 83} {
+			l.sync(split)
+			to := netip.AddrPortFrom(st.vip, port)
+			s := st.socket(l, l.pod)
+			defer s.close()
+			_, err := st.ask(s, to)
+			l.must(err)
+			named := to
+			if st.connected {
+				named = netip.AddrPort{}
+			}
+			l.must(s.send(named))
+			l.set(joined)
+			_, from, err := s.receive()
+			l.must(err)
+			if from != to {
+				t.Errorf("%s to %s: from %s", st.name, to, from)
+			}
+		}
+	}
+}
+
 // Nothing that a socket once meant by an address is told of another use of it.
 func TestStale(t *testing.T) {
 	l := newLab(t)
