@@ -69,7 +69,9 @@ func lost(err error) bool {
 
 // absent says whether there is no such lease. A server that does not serve leases (the CRD is being replaced) answers 404, too, but says
 // so in words of its own, of which the client makes a status.
-func absent(err error) bool { return apierrors.IsNotFound(err) && !apierrors.IsUnexpectedServerError(err) }
+func absent(err error) bool {
+	return apierrors.IsNotFound(err) && !apierrors.IsUnexpectedServerError(err)
+}
 
 // doubt takes note of a write that failed, but that the API server may have carried out, or may yet.
 func (s *Store) doubt(verb string, want *v1alpha1.IPLease, err error) error {
