@@ -378,6 +378,45 @@ func TestUnwritable(t *testing.T) {
 	}
 }
 
+// A file that cannot even be opened when the agent starts, as on a full or read-only disk, is no worse: nothing is kept until it can be,
+// and what it said before is true no longer.
+func TestUnwritableAtStart(t *testing.T) {
+	defer func(d time.Duration) { again = d }(again)
+	again = 100 * time.Millisecond
+	file := newFile(t)
+	old := mustOpen(t, file)
+	if err := put(old, entry("a", "s1", "10.0.0.1")); err != nil {
+		t.Fatal(err)
+	}
+	old.Close()
+	dir := filepath.Dir(file)
+	if err := os.Rename(dir, dir+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dir, nil, 0o600); err != nil { // in the way of the directory
+		t.Fatal(err)
+	}
+	j := mustOpen(t, file)
+	if !j.Keeps() {
+		t.Error("it keeps nothing, for good")
+	}
+	if err := put(j, entry("b", "s2", "10.0.0.2")); !errors.Is(err, ErrNotWritten) {
+		t.Errorf("%v, want ErrNotWritten", err)
+	}
+	if err := errors.Join(os.Remove(dir), os.Rename(dir+".away", dir)); err != nil {
+		t.Fatal(err)
+	}
+	for begin := time.Now(); put(j, entry("b", "s2", "10.0.0.2")) != nil; time.Sleep(10 * time.Millisecond) {
+		if time.Since(begin) > time.Minute {
+			t.Fatal("not written, a minute after it could be")
+		}
+	}
+	j.Close()
+	if diff := cmp.Diff([]string{"s2: 10.0.0.2"}, inFile(t, file)); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // The file is cut short by somebody else while it is mapped: a write that meets the hole is an error of the journal, not the end of
 // the agent.
 func TestCutShortWhileOpen(t *testing.T) {

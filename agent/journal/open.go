@@ -26,37 +26,50 @@ const (
 	keptAside = 3         // files set aside that are kept
 )
 
-// Open the journal, or begin one. A file that is torn, corrupt or not a journal is set aside. If another process has it, Open waits
-// until ctx ends. file "" is a journal that keeps nothing.
+// Open the journal, or begin one. A file that is torn, corrupt or not a journal is set aside. Where there can be none, as on a full or
+// read-only disk, it is begun once there can. If another process has it, Open waits until ctx ends, which is its only error. file "" is a
+// journal that keeps nothing.
 func Open(ctx context.Context, file string, now func() time.Time, log *slog.Logger) (*Journal, error) {
 	j := &Journal{file: file, log: log, now: now, state: newState(),
 		wanted: make(chan chan error, 256), lazy: make(chan struct{}, 1), end: make(chan struct{}), done: make(chan struct{})}
 	if file == "" {
 		return j, nil
 	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+	switch err := j.begin(ctx); {
+	case errors.Is(err, ErrLocked):
 		return nil, fmt.Errorf("journal %s: %w", file, err)
-	}
-	f, err := lock(ctx, file)
-	if err != nil {
-		return nil, fmt.Errorf("journal %s: %w", file, err)
-	}
-	j.db, j.state, j.tally, err = read(f)
-	if err != nil {
-		f.Close()
-		aside, asideErr := setAside(file)
-		if asideErr != nil {
-			return nil, fmt.Errorf("journal %s: %w", file, errors.Join(err, asideErr))
-		}
-		log.Error("the journal is not readable and was set aside; what pods hold is read from the Kubernetes API instead",
-			"file", file, "as", aside, "err", err)
-		if j.db, j.tally, err = create(file); err != nil {
-			return nil, fmt.Errorf("journal %s: %w", file, err)
-		}
-		j.state = newState()
+	case err != nil:
+		j.later(err)
 	}
 	go j.write()
 	return j, nil
+}
+
+// begin with what the file says, or with another.
+func (j *Journal) begin(ctx context.Context) error {
+	if err := os.MkdirAll(filepath.Dir(j.file), 0o700); err != nil {
+		return err
+	}
+	f, err := lock(ctx, j.file)
+	if err != nil {
+		return err
+	}
+	db, s, t, err := read(f)
+	if err == nil {
+		j.db, j.state, j.tally = db, s, t
+		return nil
+	}
+	f.Close()
+	aside, asideErr := setAside(j.file)
+	if asideErr != nil {
+		return errors.Join(err, asideErr)
+	}
+	j.log.Error("the journal is not readable and was set aside; what pods hold is read from the Kubernetes API instead",
+		"file", j.file, "as", aside, "err", err)
+	if db, t, err = create(j.file); err == nil {
+		j.db, j.tally = db, t
+	}
+	return err
 }
 
 // create an empty journal. Nobody else is to have the file: the lock of the one before is given up with it.
@@ -65,6 +78,10 @@ func create(file string) (*bbolt.DB, *tally, error) {
 	defer cancel()
 	f, err := lock(ctx, file)
 	if err != nil {
+		return nil, nil, err
+	}
+	if err := f.Truncate(0); err != nil { // of what could not be set aside
+		f.Close()
 		return nil, nil, err
 	}
 	db, _, t, err := read(f)

@@ -137,13 +137,18 @@ func (j *Journal) flush() error {
 		j.markAll()
 		return fmt.Errorf("%w: %s, tried a moment ago; see the agent's log", ErrNotWritten, j.file)
 	}
-	j.nextTry = time.Now().Add(again)
 	if anewErr := j.anew(); anewErr != nil {
 		err = fmt.Errorf("%w: %w", ErrNotWritten, errors.Join(err, anewErr))
-		j.log.Error("there is no journal: pods start, but not again while the Kubernetes API is away", "next try in", again, "err", err)
+		j.later(err)
 		return err
 	}
 	return nil
+}
+
+// later another file is begun; for now there is none.
+func (j *Journal) later(err error) {
+	j.nextTry = time.Now().Add(again)
+	j.log.Error("there is no journal: pods start, but not again while the Kubernetes API is away", "next try in", again, "err", err)
 }
 
 // anew begins a file, with all that is known.
