@@ -161,11 +161,22 @@ func (g *Guards) Detach(containerID, name string) error {
 	}
 	defer g.wake()
 	k.leaving = true
-	if g.guard == nil || !k.Guarded || k.at == (bpf.Place{}) {
+	if !k.Guarded {
 		delete(g.known, key{containerID, name})
 		return nil
 	}
-	return k.fill(g.guard)
+	guard, err := g.open()
+	if err == nil && k.at == (bpf.Place{}) { // an earlier agent's
+		err = g.in(k.NetNS, func() (err error) {
+			k.at, err = locate(k.Name)
+			return err
+		})
+	}
+	if err != nil { // there is nothing to silence
+		delete(g.known, key{containerID, name})
+		return nil
+	}
+	return k.fill(guard)
 }
 
 // Sync tells of all interfaces, as an agent does at its start. Run guards them.

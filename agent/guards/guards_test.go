@@ -304,6 +304,34 @@ func TestAgentRestarts(t *testing.T) {
 	})
 }
 
+// What an interface gives up before a new agent has found it is not its own either.
+func TestDetachAfterRestart(t *testing.T) {
+	eachMode(t, func(s *sandbox) {
+		s.must(s.Attach(s.Interface))
+		s.must(s.look(true))
+		s.must(s.Guards.Close())
+		s.start(s.cfg)
+		s.Sync([]Interface{s.Interface})
+		s.must(s.Detach("c1", "eth0"))
+		if s.passes("10.1.0.11") {
+			s.Error("it sends with what it gave up")
+		}
+		s.must(s.look(true))
+		if s.passes("10.1.0.11") {
+			s.Error("after a look it does")
+		}
+		s.pod.Do(func() { s.must(netlink.LinkDel(s.link())) })
+		s.must(s.look(true))
+		s.clean()
+
+		s.start(s.cfg)
+		s.Sync([]Interface{s.Interface})
+		s.must(s.Detach("c1", "eth0")) // it is gone
+		s.must(s.look(true))
+		s.clean()
+	})
+}
+
 // Twenty agents, one after the other, while the pod sends: what is its own always passes, and what is not never does.
 func TestRestartsUnderLoad(t *testing.T) {
 	eachMode(t, func(s *sandbox) {
