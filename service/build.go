@@ -44,6 +44,9 @@ func Build(s *Spec, list []*Slice, v *View, c *Claims) (Service, []error) {
 					port.Backends = local
 					port.Drop = len(local) == 0 && len(everywhere) > 0
 				}
+				if p.protocol == UDP {
+					port.Staying = staying(found, v, port.Backends)
+				}
 				if port.Drop && port.Steered == "" {
 					port.Steered = SteeredDropped
 				}

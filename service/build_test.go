@@ -11,6 +11,7 @@ import (
 
 const (
 	plain = "clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1], ipFamilies: [IPv4], ports: [{name: p, port: 80}]"
+	udp   = "clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1], ipFamilies: [IPv4], ports: [{name: p, port: 53, protocol: UDP}]"
 	outer = "type: NodePort, clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1], ipFamilies: [IPv4], ports: [{name: p, port: 80, nodePort: 30080}]"
 )
 
@@ -38,6 +39,14 @@ func TestBuild(t *testing.T) {
 		{name: "no endpoints [e2e: should be rejected when no endpoints exist]", spec: plain, want: []string{"p: 10.96.0.1:80/TCP ->"}},
 		{name: "publishNotReadyAddresses [e2e: should serve endpoints of terminating pods]", spec: plain,
 			slices: []string{"s p=8080: 10.0.1.1 published"}, want: []string{"p: 10.96.0.1:80/TCP -> 10.0.1.1:8080"}},
+
+		// UDP that has begun [pkg/proxy/conntrack: TestCleanStaleEntries; IsServing].
+		{name: "stays with who ends but serves", spec: udp, slices: []string{"s p=53/UDP: 10.0.1.1 terminating; 10.0.1.2; 10.0.1.3 notready; 10.0.1.4 gone"},
+			want: []string{"p: 10.96.0.1:53/UDP -> 10.0.1.2:53 staying 10.0.1.1:53"}},
+		{name: "stays with who serves other zones by now", spec: udp, node: "node-a a", slices: []string{"s p=53/UDP: 10.0.1.1 zones=a; 10.0.1.2 zones=b"},
+			want: []string{"p: 10.96.0.1:53/UDP -> 10.0.1.1:53 staying 10.0.1.2:53"}},
+		{name: "of those that end, when no other serves, none besides", spec: udp, slices: []string{"s p=53/UDP: 10.0.1.1 terminating"},
+			want: []string{"p: 10.96.0.1:53/UDP -> 10.0.1.1:53"}},
 
 		// Slices.
 		{name: "two slices of one Service [TestEndpointsMapFromESC: 2 slices, overlapping endpoints]", spec: plain,

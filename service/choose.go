@@ -63,6 +63,16 @@ func either(v *View, list []candidate, may func(candidate) bool, otherwise condi
 	return out
 }
 
+// staying are those that serve, and are none of the backends; both are sorted.
+func staying(list []candidate, v *View, backends []Backend) []Backend {
+	return pick(v, list, func(c candidate) bool {
+		_, is := slices.BinarySearchFunc(backends, c, func(b Backend, c candidate) int {
+			return cmp.Or(b.Address.Compare(c.address), cmp.Compare(b.Port, c.port))
+		})
+		return !is && c.is.all(serving)
+	})
+}
+
 func pick(v *View, list []candidate, may func(candidate) bool) (out []Backend) {
 	n := 0
 	for _, c := range list {

@@ -3,6 +3,7 @@ package service
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -138,7 +139,10 @@ func show(s Service) (out []string) {
 			fmt.Fprintf(&b, " %s", f)
 		}
 		b.WriteString(" ->")
-		for _, e := range p.Backends {
+		for i, e := range slices.Concat(p.Backends, p.Staying) {
+			if i == len(p.Backends) {
+				b.WriteString(" staying")
+			}
 			fmt.Fprintf(&b, " %s", netip.AddrPortFrom(e.Address, e.Port))
 			if e.Network != "" {
 				b.WriteString("@" + e.Network)

@@ -23,6 +23,9 @@
 //	Local     those ready on this node, whatever the hints; none: those serving and terminating on it; none, but some
 //	          elsewhere: Drop
 //
+// UDP that has begun stays with its endpoint while that serves (pkg/proxy/conntrack/cleanup.go), as TCP does by itself: with one that
+// terminates, and with one that policy or hints leave to others by now.
+//
 // Where it differs is in docs/architecture.md, "Services".
 package service
 
@@ -88,6 +91,7 @@ type Port struct {
 	Name      string // of the port; may be empty
 	Frontends []Frontend
 	Backends  []Backend      // for new connections, by readiness, policy and topology; sorted. None: refuse, or Drop
+	Staying   []Backend      // where UDP that has begun stays: endpoints that serve, but get nothing new; sorted
 	Drop      bool           // without Backends: no answer. Policy Local, and endpoints elsewhere only; Steered says so, too
 	Affinity  time.Duration  // ClientIP affinity lasts that long after the last connection; 0 for none
 	Sources   []netip.Prefix // only clients in them may use it (loadBalancerSourceRanges); nil for all

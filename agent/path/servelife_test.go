@@ -218,6 +218,18 @@ func TestFlowsMove(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer tcp.Close()
+		ends := two
+		ends.Ports = slices.Clone(two.Ports)
+		for i := range ends.Ports {
+			ends.Ports[i].Staying = one.Ports[i].Backends
+		}
+		w.n1.set(ends)
+		for range 20 { // it serves on, and gets nothing new
+			if name, err := who(early); err != nil || name != "neighbour" {
+				t.Fatalf("a flow that has begun: %q, %v", name, err)
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
 		w.n1.set(two)
 		answers("remote")
 		if name, err := who(tcp); err != nil || name != "neighbour" {

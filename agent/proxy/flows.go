@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -19,7 +20,7 @@ import (
 // conntrack has must go when it is not what the table would say:
 //
 //	flow                                                        | stale
-//	to a frontend that was changed, and a backend of it answers | no, also if others came or went
+//	to a frontend that was changed, and a backend of it answers | no, also if others came or went, or if it gets nothing new
 //	to a frontend that was changed, and another was to answer:  | yes
 //	a removed backend, or nobody, as the Service is new         |
 //	to a frontend that is no more                               | yes
@@ -68,7 +69,7 @@ func (p *Proxy) moveFlows(tracked *conntrack) error {
 	filter := stale{map[service.Frontend][]netip.AddrPort{}}
 	families := map[netlink.InetFamily]bool{}
 	for f := range changed {
-		filter.backends[f] = p.want.backends(f)
+		filter.backends[f] = p.want.answering(f)
 		if f.Address.Is4() {
 			families[unix.AF_INET] = true
 		} else {
@@ -128,13 +129,15 @@ func (c *conntrack) close() {
 	}
 }
 
-// backends of whoever has the frontend; nil if nobody has it.
-func (w *wanted) backends(f service.Frontend) []netip.AddrPort {
-	claim := w.claims[f]
-	for _, ch := range compile(w.services[claim.service]).chains {
-		if ch.name == claim.verdict {
-			return ch.backends
+// answering are those with whom flows to the frontend may go on; nil if nobody has it.
+func (w *wanted) answering(f service.Frontend) (all []netip.AddrPort) {
+	for _, p := range w.services[w.claims[f].service].Ports {
+		if !slices.Contains(p.Frontends, f) {
+			continue
+		}
+		for _, b := range slices.Concat(p.Backends, p.Staying) {
+			all = append(all, netip.AddrPortFrom(b.Address, b.Port))
 		}
 	}
-	return nil
+	return all
 }

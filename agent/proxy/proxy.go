@@ -98,6 +98,7 @@ func (p *Proxy) Set(all ...service.Service) error {
 	defer p.mu.Unlock()
 	t := newTouched()
 	for _, s := range all {
+		p.lookWhoStayed(s.Name)
 		t.add(p.want.put(s))
 	}
 	return p.reconcile(t)
@@ -178,6 +179,18 @@ func Remove() error {
 		return fmt.Errorf("nftables: remove table inet %s: %w", tx.table.Name, err)
 	}
 	return nil
+}
+
+// lookWhoStayed: flows that stayed with endpoints which get nothing new may not any more, and no rule says so.
+func (p *Proxy) lookWhoStayed(name string) {
+	for _, port := range p.want.services[name].Ports {
+		if len(port.Staying) == 0 {
+			continue
+		}
+		for _, f := range port.Frontends {
+			p.look(f)
+		}
+	}
 }
 
 func (p *Proxy) look(f service.Frontend) {

@@ -21,12 +21,8 @@ func printOf(s service.Service) print {
 			h.addr(f.Address)
 			h.number(uint64(f.Port)<<8 | uint64(f.Protocol))
 		}
-		h.number(uint64(len(p.Backends)))
-		for _, b := range p.Backends {
-			h.addr(b.Address)
-			h.text(b.Network)
-			h.number(uint64(b.Port)<<1 | uint64(one(b.Node)))
-		}
+		h.backends(p.Backends)
+		h.backends(p.Staying)
 		h.number(uint64(p.Affinity)<<1 | uint64(one(p.Drop)))
 		h.number(uint64(len(p.Sources)))
 		for _, r := range p.Sources {
@@ -39,6 +35,15 @@ func printOf(s service.Service) print {
 }
 
 type printer struct{ maphash.Hash }
+
+func (h *printer) backends(all []service.Backend) {
+	h.number(uint64(len(all)))
+	for _, b := range all {
+		h.addr(b.Address)
+		h.text(b.Network)
+		h.number(uint64(b.Port)<<1 | uint64(one(b.Node)))
+	}
+}
 
 func (h *printer) number(n uint64) {
 	var b [8]byte

@@ -129,7 +129,7 @@ static inline int sender(struct bpf_sock_addr *ctx, struct endpoint *from)
 	if (!service)
 		return 0;
 	m.service = *service;
-	if (!bpf_map_lookup_elem(&members, &m))
+	if (!member_of_flow(&m))
 		return 0;
 	*from = meant;
 	return 1;

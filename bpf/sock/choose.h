@@ -62,15 +62,15 @@ static inline enum where pick(struct service *s, struct member *m, __u64 *networ
 	return UNKNOWN;
 }
 
-// recall takes up what was chosen earlier, unless that backend is gone.
-static inline enum where recall(const struct choice *kept, struct member *m, __u64 *network)
+// recall takes up what was chosen earlier, unless that backend is gone. A flow stays also with one that gets nothing new.
+static inline enum where recall(const struct choice *kept, struct member *m, __u64 *network, int flow)
 {
 	__u64 *by;
 
 	m->backend = kept->backend;
 	if (is_nowhere(&m->backend))
 		return NODE;
-	by = bpf_map_lookup_elem(&members, m);
+	by = flow ? member_of_flow(m) : bpf_map_lookup_elem(&members, m);
 	if (!by) {
 		count(RESELECTED);
 		return UNKNOWN;
@@ -103,7 +103,7 @@ static inline enum verdict choose(const struct pod *pod, struct client *client, 
 	if (flow && !(s.flags & SERVICE_EMPTY)) {
 		kept = bpf_map_lookup_elem(&flows, flow);
 		if (kept)
-			where = recall(kept, &m, &network);
+			where = recall(kept, &m, &network, 1);
 		new_flow = where == UNKNOWN;
 	}
 	if (where == UNKNOWN && s.affinity && !(s.flags & SERVICE_EMPTY)) {
@@ -111,7 +111,7 @@ static inline enum verdict choose(const struct pod *pod, struct client *client, 
 		kept = bpf_map_lookup_elem(&affinities, client);
 		// Another CPU may have used it since then, so that used is later.
 		if (kept && next.used < kept->used + (__u64)s.affinity * NS_PER_S)
-			where = recall(kept, &m, &network);
+			where = recall(kept, &m, &network, 0);
 		new_affinity = where == UNKNOWN;
 		if (kept && where != UNKNOWN) {
 			kept->used = next.used;

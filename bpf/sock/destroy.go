@@ -76,6 +76,10 @@ func (p *Programs) leads(frontend, to endpoint) (bool, error) {
 		return false, err
 	}
 	var network uint64
+	if ok, err = has(p.maps.Members, memberKey{id, to}, &network); ok || err != nil {
+		return ok, err
+	}
+	to.Protocol |= stays
 	return has(p.maps.Members, memberKey{id, to}, &network)
 }
 

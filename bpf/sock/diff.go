@@ -20,7 +20,7 @@ type table map[uint32]row
 //	goneFrontends  to the node
 //	services       the switch to the new generation, once its slots and members are there
 //	frontends      once there are their services
-//	goneMembers    remembered by sockets and affinity, in no slot in use
+//	goneMembers    remembered by flows, sockets and affinity, in no slot in use
 //	               here a grace period: programs may be at a service's old slots, or have a member at hand
 //	goneServices   to which no frontend leads
 //	goneSlots      of generations that no service has
@@ -88,8 +88,8 @@ func diff(want []port, have table, fresh func() uint32) (c changes, next table, 
 			c.goneServices = append(c.goneServices, id)
 			removed = append(removed, c.fill(id, row{}, old)...)
 		} else if lost[id] {
-			for _, b := range old.backends {
-				removed = append(removed, b.endpoint)
+			for _, m := range old.members() {
+				removed = append(removed, m.plain())
 			}
 		}
 	}
@@ -110,10 +110,10 @@ func (p port) among(at map[endpoint]uint32, taken table) (uint32, bool) {
 }
 
 func (r row) sameBackends(old row) bool {
-	return r.steered == old.steered && slices.Equal(r.backends, old.backends)
+	return r.steered == old.steered && slices.Equal(r.backends, old.backends) && slices.Equal(r.staying, old.staying)
 }
 
-// fill changes slots and members from the old row to the new one, and returns which members go.
+// fill changes slots and members from the old row to the new one, and returns which endpoints are none of its members any more.
 func (c *changes) fill(id uint32, r, old row) (removed []endpoint) {
 	if old.generation != 0 {
 		for i := range old.slots() {
@@ -125,10 +125,17 @@ func (c *changes) fill(id uint32, r, old row) (removed []endpoint) {
 			c.slots = append(c.slots, put[slotKey, endpoint]{slotKey{id, r.generation, uint32(i)}, e, false})
 		}
 	}
-	have := old.backends
-	for _, b := range r.backends {
+	have, want := old.members(), r.members()
+	gone := func(e endpoint) {
+		c.goneMembers = append(c.goneMembers, memberKey{id, e})
+		if !among(r.backends, e.plain()) && !among(r.staying, e.plain()) {
+			removed = append(removed, e.plain())
+		}
+	}
+	for _, b := range want {
 		for len(have) > 0 && have[0].compare(b.endpoint) < 0 {
-			removed, have = append(removed, have[0].endpoint), have[1:]
+			gone(have[0].endpoint)
+			have = have[1:]
 		}
 		known := len(have) > 0 && have[0].endpoint == b.endpoint
 		if !known || have[0].network != b.network {
@@ -139,10 +146,7 @@ func (c *changes) fill(id uint32, r, old row) (removed []endpoint) {
 		}
 	}
 	for _, b := range have {
-		removed = append(removed, b.endpoint)
-	}
-	for _, e := range removed {
-		c.goneMembers = append(c.goneMembers, memberKey{id, e})
+		gone(b.endpoint)
 	}
 	return removed
 }

@@ -78,6 +78,14 @@ func (m model) read(f endpoint) string {
 	return fmt.Sprint(backends)
 }
 
+// answers says whether a flow to the endpoint stays.
+func (m model) answers(id uint32, e endpoint) bool {
+	_, is := m.members[memberKey{id, e}]
+	e.Protocol |= stays
+	_, still := m.members[memberKey{id, e}]
+	return is || still
+}
+
 // of is what the ports say.
 func of(ports []port) map[endpoint]string {
 	out := map[endpoint]string{}
@@ -117,7 +125,8 @@ func genPorts(t *rapid.T) []port {
 		if p.steered = rapid.IntRange(0, 5).Draw(t, "steered") == 0; !p.steered {
 			p.affinity = uint32(rapid.IntRange(0, 1).Draw(t, "affinity"))
 			for range rapid.IntRange(0, 4).Draw(t, "backends") {
-				p.backends = append(p.backends, member{
+				to := rapid.SampledFrom([]*[]member{&p.backends, &p.backends, &p.staying}).Draw(t, "class")
+				*to = append(*to, member{
 					endpointOf(overlay4, uint16(rapid.IntRange(1, 5).Draw(t, "backend")), service.TCP), uint64(rapid.IntRange(0, 1).Draw(t, "network"))})
 			}
 		}
@@ -156,6 +165,13 @@ func TestDiff(t *testing.T) {
 				}
 			}
 			m.write(c, func() {
+				for id, r := range old {
+					for _, b := range slices.Concat(r.backends, r.staying) {
+						if (among(next[id].backends, b.endpoint) || among(next[id].staying, b.endpoint)) && !m.answers(id, b.endpoint) {
+							t.Fatalf("flows to %v of %d must stay, and find nobody", b.endpoint, id)
+						}
+					}
+				}
 				for _, f := range append(slices.Collect(maps.Keys(before)), slices.Collect(maps.Keys(after))...) {
 					is := m.read(f)
 					if !slices.Contains([]string{orNone(before[f]), orNone(after[f])}, is) && !between(before[f], after[f], is) && is != moved[f] {
@@ -180,10 +196,10 @@ func TestDiff(t *testing.T) {
 			}
 			for id, r := range old {
 				lost := slices.ContainsFunc(r.frontends, func(f endpoint) bool { return !slices.Contains(next[id].frontends, f) })
-				for _, b := range r.backends {
-					_, stays := m.members[memberKey{id, b.endpoint}]
-					if (stays && !lost) == slices.Contains(removed, b.endpoint) && !elsewhere(old, next, b.endpoint) {
-						t.Fatalf("backend %v stays: %v; its row has lost a frontend: %v; removed: %v", b.endpoint, stays, lost, removed)
+				for _, b := range slices.Concat(r.backends, r.staying) {
+					is := m.answers(id, b.endpoint)
+					if (is && !lost) == slices.Contains(removed, b.endpoint) && !elsewhere(old, next, b.endpoint) {
+						t.Fatalf("backend %v is there: %v; its row has lost a frontend: %v; removed: %v", b.endpoint, is, lost, removed)
 					}
 				}
 			}
@@ -196,7 +212,7 @@ func elsewhere(old, next table, e endpoint) bool {
 	n := map[uint32]bool{}
 	for _, t := range []table{old, next} {
 		for id, r := range t {
-			for _, b := range r.backends {
+			for _, b := range slices.Concat(r.backends, r.staying) {
 				if b.endpoint == e {
 					n[id] = true
 				}
@@ -231,7 +247,7 @@ func equalTables(a, b table) bool {
 	canonical := func(t table) table {
 		out := table{}
 		for id, r := range t {
-			r.frontends, r.backends = append([]endpoint{}, r.frontends...), append([]member{}, r.backends...)
+			r.frontends, r.backends, r.staying = append([]endpoint{}, r.frontends...), append([]member{}, r.backends...), append([]member{}, r.staying...)
 			out[id] = r
 		}
 		return out
@@ -253,6 +269,7 @@ func TestDiffWritesLittle(t *testing.T) {
 		"nothing":          {func(a, b *port) {}, "0 0 0 0, 0 0 0 0", 0},
 		"backend more":     {func(a, b *port) { a.backends = append(a.backends, backend(3)) }, "3 1 1 0, 0 0 0 2", 0},
 		"backend less":     {func(a, b *port) { a.backends = a.backends[:1] }, "1 0 1 0, 0 1 0 2", 1},
+		"one stays":        {func(a, b *port) { a.backends, a.staying = a.backends[:1], a.backends[1:] }, "1 1 1 0, 0 1 0 2", 0},
 		"no backend":       {func(a, b *port) { a.backends = nil }, "1 0 1 0, 0 2 0 2", 2},
 		"steered":          {func(a, b *port) { a.backends, a.steered = nil, true }, "0 0 1 0, 0 2 0 2", 2},
 		"another network":  {func(a, b *port) { a.backends = []member{{backend(1).endpoint, 6}, backend(2)} }, "2 1 1 0, 0 0 0 2", 0},

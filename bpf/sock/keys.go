@@ -61,6 +61,9 @@ const (
 
 const maxWays = 8
 
+// stays is set in the protocol of a member that gets nothing new.
+const stays = 0x100
+
 // networkNone is that of a backend that nobody reaches directly.
 const networkNone = 0
 
@@ -94,6 +97,12 @@ func (e endpoint) String() string {
 
 func (e endpoint) compare(other endpoint) int {
 	return cmp.Or(bytes.Compare(e.Address[:], other.Address[:]), bytes.Compare(e.Port[:], other.Port[:]), cmp.Compare(e.Protocol, other.Protocol))
+}
+
+// plain is the endpoint of a member's key.
+func (e endpoint) plain() endpoint {
+	e.Protocol &^= stays
+	return e
 }
 
 // nodePort is the frontend that stands for this one on all nodes.

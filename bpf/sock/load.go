@@ -41,8 +41,14 @@ func tidy(frontends map[endpoint]uint32, services map[uint32]serviceValue, slots
 	for f, id := range frontends {
 		of[id] = append(of[id], f)
 	}
+	staying := make(map[uint32][]member)
+	for key, network := range members {
+		if plain := key.Backend.plain(); plain != key.Backend {
+			staying[key.Service] = append(staying[key.Service], member{plain, network})
+		}
+	}
 	for id, v := range services {
-		r := row{generation: v.Generation, port: port{frontends: of[id], affinity: v.Affinity, steered: v.Flags&flagSteered != 0}}
+		r := row{generation: v.Generation, port: port{frontends: of[id], staying: staying[id], affinity: v.Affinity, steered: v.Flags&flagSteered != 0}}
 		stored := slotsOf(slots, id, v)
 		whole := len(r.frontends) > 0
 		if v.Flags == 0 {
@@ -69,8 +75,12 @@ func tidy(frontends map[endpoint]uint32, services map[uint32]serviceValue, slots
 		}
 	}
 	for key := range members {
-		r := rows[key.Service]
-		if _, ok := slices.BinarySearchFunc(r.backends, key.Backend, func(m member, e endpoint) int { return m.compare(e) }); !ok {
+		r, of := rows[key.Service], key.Backend.plain()
+		all := r.backends
+		if of != key.Backend {
+			all = r.staying
+		}
+		if !among(all, of) {
 			gone.goneMembers = append(gone.goneMembers, key)
 		}
 	}

@@ -102,6 +102,24 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } members SEC(".maps");
 
+enum {
+	STAYS = 0x100, // in the protocol of a member: it gets nothing new, but flows that have begun stay there
+};
+
+// member_of_flow looks for a backend, be it one that gets nothing new. One that changes is both for a moment, so that it is found; if it
+// is new ones' again, by the last look.
+static inline __u64 *member_of_flow(struct member *m)
+{
+	__u64 *network = bpf_map_lookup_elem(&members, m);
+
+	if (network)
+		return network;
+	m->backend.protocol |= STAYS;
+	network = bpf_map_lookup_elem(&members, m);
+	m->backend.protocol &= ~STAYS;
+	return network ?: bpf_map_lookup_elem(&members, m);
+}
+
 // frontend returns the service that the address and port belong to, or null.
 static inline __u32 *frontend(const struct endpoint *to)
 {

@@ -19,6 +19,7 @@ type member struct {
 type port struct {
 	frontends []endpoint // sorted
 	backends  []member   // sorted; none: refuse
+	staying   []member   // sorted, none of the backends: flows that have begun stay there
 	affinity  uint32     // seconds
 	steered   bool       // left to the node, without backends
 }
@@ -53,7 +54,7 @@ func portsOf(s service.Service) ([]port, error) {
 		}
 		if !p.steered {
 			p.affinity = uint32((from.Affinity + time.Second - 1) / time.Second)
-			for _, b := range from.Backends {
+			for i, b := range slices.Concat(from.Backends, from.Staying) {
 				if !b.Address.IsValid() || b.Address.IsUnspecified() || b.Address.Unmap().Is4() != v4 {
 					return nil, fmt.Errorf("service %s, port %q: backend %s is not of the family of frontend %s", s.Name, from.Name, b.Address, from.Frontends[0])
 				}
@@ -61,7 +62,11 @@ func portsOf(s service.Service) ([]port, error) {
 				if b.Network != "" || b.Node {
 					m.network = networkOf(b.Network, v4)
 				}
-				p.backends = append(p.backends, m)
+				if i < len(from.Backends) {
+					p.backends = append(p.backends, m)
+				} else {
+					p.staying = append(p.staying, m)
+				}
 			}
 		}
 		ports = append(ports, p.normal())
@@ -69,13 +74,35 @@ func portsOf(s service.Service) ([]port, error) {
 	return ports, nil
 }
 
-// normal sorts, and drops what is there twice.
+// normal sorts, and drops what is there twice, or beyond what the maps should have of one port.
 func (p port) normal() port {
 	slices.SortFunc(p.frontends, endpoint.compare)
 	p.frontends = slices.Compact(p.frontends)
-	slices.SortStableFunc(p.backends, func(a, b member) int { return a.compare(b.endpoint) })
-	p.backends = slices.CompactFunc(p.backends, func(a, b member) bool { return a.endpoint == b.endpoint })
+	p.backends, p.staying = unique(p.backends), unique(p.staying)
+	p.staying = slices.DeleteFunc(p.staying, func(m member) bool { return among(p.backends, m.endpoint) })
+	p.staying = p.staying[:min(len(p.staying), max(0, maxBackends-len(p.backends)))]
 	return p
+}
+
+func unique(all []member) []member {
+	slices.SortStableFunc(all, func(a, b member) int { return a.compare(b.endpoint) })
+	return slices.CompactFunc(all, func(a, b member) bool { return a.endpoint == b.endpoint })
+}
+
+// among says whether the endpoint is one of all, which are sorted.
+func among(all []member, e endpoint) bool {
+	_, found := slices.BinarySearchFunc(all, e, func(m member, e endpoint) int { return m.compare(e) })
+	return found
+}
+
+// members are the keys and values of the map of that name, sorted.
+func (p port) members() []member {
+	all := slices.Clone(p.backends)
+	for _, m := range p.staying {
+		m.Protocol |= stays
+		all = append(all, m)
+	}
+	return unique(all)
 }
 
 // value of the service that the port is.

@@ -24,7 +24,7 @@
 //
 // The backend is chosen among all of the port's, native or not, by the first line that fits:
 //
-//	the socket is UDP, not connected, and used the frontend     that backend, while the port has it
+//	the socket is UDP, not connected, and used the frontend     that backend, while the port has it, be it in Staying
 //	the port has ClientIP affinity, and the pod used it lately  that backend, while the port has it; counted as affinity_hit
 //	any                                                         one by chance
 //
@@ -40,7 +40,7 @@
 // What is remembered of a socket is found by its cookie, which no other socket has until the node boots, so nothing of it is ever told
 // of another. A socket that calls the backend by its own address afterwards means that.
 //
-// A UDP socket that is connected to a backend which goes is not changed by any of this: DestroyUDP ends it. TCP stays with its backend
+// A UDP socket that is connected to a backend which goes is not changed by any of this: DestroyUDP ends it, once it is not in Staying either. TCP stays with its backend
 // until one of both ends.
 //
 // Everything is pinned in Config.PinDir/sock, maps and links by the names of maps.h, sticky.h and sock.c. The process may end; what it

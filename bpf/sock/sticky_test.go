@@ -194,6 +194,111 @@ func TestFlow(t *testing.T) {
 	}
 }
 
+// draining is web, one of whose pods serves on but gets nothing new.
+func draining(ends string, all ...netip.Addr) service.Service {
+	return with(web(all...), func(p *service.Port) {
+		p.Backends = slices.Clone(p.Backends)
+		for i, b := range p.Backends {
+			if b.Address.String() == ends {
+				p.Backends, p.Staying = slices.Delete(p.Backends, i, i+1), []service.Backend{b}
+				return
+			}
+		}
+	})
+}
+
+// Flows, and connected sockets, stay with a backend that serves on, though it gets nothing new; and go when it does.
+func TestStays(t *testing.T) {
+	l := newLab(t)
+	all := slices.Concat(pods4, pods6)
+	l.serve(port81, all...)
+	for _, st := range styles[3:] {
+		l.set(web(all...))
+		to := netip.AddrPortFrom(st.vip, port80)
+		s := st.socket(l, l.pod)
+		defer s.close()
+		named := netip.AddrPort{}
+		if st.connected {
+			l.must(s.connect(to))
+		} else {
+			named = to
+		}
+		ask := func(s *socket, named netip.AddrPort) string {
+			t.Helper()
+			l.must(s.send(named))
+			who, from, err := s.receive()
+			l.must(err)
+			if from != to {
+				t.Errorf("%s: %s answers as %s", st.name, who, from)
+			}
+			return who
+		}
+		first := ask(s, named)
+		stays := func(when string, removed []Removed) {
+			t.Helper()
+			if n, err := l.p.DestroyUDP(l.pod.Path(), removed); n != 0 || err != nil {
+				t.Errorf("%s, %s: %d ended, %v", st.name, when, n, err)
+			}
+			for range 10 {
+				if who := ask(s, named); who != first {
+					t.Fatalf("%s, %s: from %s to %s", st.name, when, first, who)
+				}
+			}
+		}
+		ends := draining(first, all...)
+		stays("it ends", l.set(ends))
+		l.restart(ends)
+		stays("restarted", nil)
+		for range 20 {
+			fresh := st.socket(l, l.pod)
+			got, err := st.ask(fresh, to)
+			fresh.close()
+			if l.must(err); got.Who == first {
+				t.Fatalf("%s: a new flow to %s", st.name, first)
+			}
+		}
+		stays("back", l.set(web(all...)))
+		stays("it ends again", l.set(ends))
+		removed := l.set(web(slices.DeleteFunc(slices.Clone(all), func(a netip.Addr) bool { return a.String() == first })...))
+		n, err := l.p.DestroyUDP(l.pod.Path(), removed)
+		l.must(err)
+		if st.connected && n != 1 {
+			t.Errorf("%s: %d ended, want 1", st.name, n)
+		}
+		if !st.connected && ask(s, named) == first {
+			t.Errorf("%s: still %s", st.name, first)
+		}
+	}
+}
+
+// Affinity is of what begins anew: it does not lead to a backend that gets nothing new.
+func TestAffinityOfDraining(t *testing.T) {
+	l := newLab(t)
+	all := slices.Concat(pods4, pods6)
+	l.serve(port81, all...)
+	sticky := func(s service.Service) service.Service {
+		return with(s, func(p *service.Port) { p.Affinity = time.Hour })
+	}
+	for _, st := range styles {
+		l.set(sticky(web(all...)))
+		to := netip.AddrPortFrom(st.vip, port80)
+		first := l.askOnce(st, to)
+		l.set(sticky(draining(first.Who, all...)))
+		if got := l.askOnce(st, to); got.Who == first.Who {
+			t.Errorf("%s: a new flow to %s", st.name, got.Who)
+		}
+	}
+}
+
+func (l *lab) askOnce(st style, to netip.AddrPort) answer {
+	l.Helper()
+	s := st.socket(l, l.pod)
+	defer s.close()
+	got, err := st.ask(s, to)
+	l.must(err)
+	return got
+}
+
 // Policies split a port of a Service into two, and join them again. A socket is told of the frontend as before.
 func TestJoined(t *testing.T) {
 	l := newLab(t)
