@@ -167,8 +167,13 @@ func (w *world) wantFree(name, want string) {
 // blocks of the network, which must be well at any time.
 func (w *world) blocks() []*carve.Block {
 	w.Helper()
+	return w.blocksAt(&metav1.ListOptions{})
+}
+
+func (w *world) blocksAt(version *metav1.ListOptions) []*carve.Block {
+	w.Helper()
 	var list v1alpha1.IPBlockList
-	if err := w.admin.List(context.Background(), &list, client.MatchingFields{"spec.network": w.network}); err != nil {
+	if err := w.admin.List(context.Background(), &list, client.MatchingFields{"spec.network": w.network}, &client.ListOptions{Raw: version}); err != nil {
 		w.Fatal(err)
 	}
 	var out []*carve.Block
@@ -185,8 +190,7 @@ func (w *world) blocks() []*carve.Block {
 	return out
 }
 
-// check that no two pools share an address, and that each gives out only what the blocks say it has. What pools list is read first: they
-// may have less by then than the blocks say, and never more.
+// check that no two pools share an address, and that each gives out only what the blocks say it has, both as they were at one moment.
 func (w *world) check() {
 	w.Helper()
 	var pools v1alpha1.IPPoolList
@@ -199,7 +203,8 @@ func (w *world) check() {
 			mine = append(mine, p)
 		}
 	}
-	if wrong := carve.CheckPools(mine, w.blocks()...); len(wrong) > 0 {
+	same := &metav1.ListOptions{ResourceVersion: pools.ResourceVersion, ResourceVersionMatch: metav1.ResourceVersionMatchExact}
+	if wrong := carve.CheckPools(mine, w.blocksAt(same)...); len(wrong) > 0 {
 		w.Fatalf("pools: %s", strings.Join(wrong, "; "))
 	}
 }
