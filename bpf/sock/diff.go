@@ -128,7 +128,7 @@ func (c *changes) fill(id uint32, r, old row) (removed []endpoint) {
 	have, want := old.members(), r.members()
 	gone := func(e endpoint) {
 		c.goneMembers = append(c.goneMembers, memberKey{id, e})
-		if !among(r.backends, e.plain()) && !among(r.staying, e.plain()) {
+		if !hasMember(r.backends, e.plain()) && !hasMember(r.staying, e.plain()) {
 			removed = append(removed, e.plain())
 		}
 	}

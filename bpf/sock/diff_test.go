@@ -167,7 +167,7 @@ func TestDiff(t *testing.T) {
 			m.write(c, func() {
 				for id, r := range old {
 					for _, b := range slices.Concat(r.backends, r.staying) {
-						if (among(next[id].backends, b.endpoint) || among(next[id].staying, b.endpoint)) && !m.answers(id, b.endpoint) {
+						if (hasMember(next[id].backends, b.endpoint) || hasMember(next[id].staying, b.endpoint)) && !m.answers(id, b.endpoint) {
 							t.Fatalf("flows to %v of %d must stay, and find nobody", b.endpoint, id)
 						}
 					}

@@ -80,7 +80,7 @@ func tidy(frontends map[endpoint]uint32, services map[uint32]serviceValue, slots
 		if of != key.Backend {
 			all = r.staying
 		}
-		if !among(all, of) {
+		if !hasMember(all, of) {
 			gone.goneMembers = append(gone.goneMembers, key)
 		}
 	}

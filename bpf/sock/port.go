@@ -79,7 +79,7 @@ func (p port) normal() port {
 	slices.SortFunc(p.frontends, endpoint.compare)
 	p.frontends = slices.Compact(p.frontends)
 	p.backends, p.staying = unique(p.backends), unique(p.staying)
-	p.staying = slices.DeleteFunc(p.staying, func(m member) bool { return among(p.backends, m.endpoint) })
+	p.staying = slices.DeleteFunc(p.staying, func(m member) bool { return hasMember(p.backends, m.endpoint) })
 	p.staying = p.staying[:min(len(p.staying), max(0, maxBackends-len(p.backends)))]
 	return p
 }
@@ -89,8 +89,8 @@ func unique(all []member) []member {
 	return slices.CompactFunc(all, func(a, b member) bool { return a.endpoint == b.endpoint })
 }
 
-// among says whether the endpoint is one of all, which are sorted.
-func among(all []member, e endpoint) bool {
+// hasMember says whether the endpoint is one of all, which are sorted.
+func hasMember(all []member, e endpoint) bool {
 	_, found := slices.BinarySearchFunc(all, e, func(m member, e endpoint) int { return m.compare(e) })
 	return found
 }

@@ -40,8 +40,8 @@
 // What is remembered of a socket is found by its cookie, which no other socket has until the node boots, so nothing of it is ever told
 // of another. A socket that calls the backend by its own address afterwards means that.
 //
-// A UDP socket that is connected to a backend which goes is not changed by any of this: DestroyUDP ends it, once it is not in Staying either. TCP stays with its backend
-// until one of both ends.
+// A UDP socket that is connected to a backend which goes is not changed by any of this: DestroyUDP ends it, once it is not in Staying
+// either. TCP stays with its backend until one of both ends.
 //
 // Everything is pinned in Config.PinDir/sock, maps and links by the names of maps.h, sticky.h and sock.c. The process may end; what it
 // attached goes on, and the next Attach updates it in place.

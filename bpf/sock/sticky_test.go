@@ -250,10 +250,7 @@ func TestStays(t *testing.T) {
 		l.restart(ends)
 		stays("restarted", nil)
 		for range 20 {
-			fresh := st.socket(l, l.pod)
-			got, err := st.ask(fresh, to)
-			fresh.close()
-			if l.must(err); got.Who == first {
+			if l.who(st) == first {
 				t.Fatalf("%s: a new flow to %s", st.name, first)
 			}
 		}
@@ -281,22 +278,12 @@ func TestAffinityOfDraining(t *testing.T) {
 	}
 	for _, st := range styles {
 		l.set(sticky(web(all...)))
-		to := netip.AddrPortFrom(st.vip, port80)
-		first := l.askOnce(st, to)
-		l.set(sticky(draining(first.Who, all...)))
-		if got := l.askOnce(st, to); got.Who == first.Who {
-			t.Errorf("%s: a new flow to %s", st.name, got.Who)
+		first := l.who(st)
+		l.set(sticky(draining(first, all...)))
+		if l.who(st) == first {
+			t.Errorf("%s: a new flow to %s", st.name, first)
 		}
 	}
-}
-
-func (l *lab) askOnce(st style, to netip.AddrPort) answer {
-	l.Helper()
-	s := st.socket(l, l.pod)
-	defer s.close()
-	got, err := st.ask(s, to)
-	l.must(err)
-	return got
 }
 
 // Policies split a port of a Service into two, and join them again. A socket is told of the frontend as before.
