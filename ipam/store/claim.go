@@ -84,7 +84,7 @@ func (s *Store) take(ctx context.Context, pool *ipam.Pool, pick ipam.Pick, c ipa
 	if err != nil || at.held {
 		return at, nil, err
 	}
-	l, err := s.write(ctx, pool, at.address, at.lease, c, false)
+	l, err := s.write(ctx, pool, at.address, at.lease, c, false, s.hear(at.lease))
 	return at, l, err
 }
 
@@ -147,7 +147,7 @@ func (s *Store) claimAsked(ctx context.Context, pool *ipam.Pool, a netip.Addr, c
 		if !ok {
 			return nil, fmt.Errorf("%w: address %s asked for is being given to another pod of node %q", ipam.ErrTaken, a, s.node)
 		}
-		t, err := s.write(ctx, pool, a, known, c, false)
+		t, err := s.write(ctx, pool, a, known, c, false, s.learn)
 		if err != nil || t != nil {
 			return t, err
 		}
@@ -208,7 +208,7 @@ func (s *Store) takeOver(ctx context.Context, pool *ipam.Pool, a netip.Addr, c i
 					s.index.end(name)
 					continue
 				}
-				if t, err := s.write(ctx, pool, a, l, c, proven); err != nil || t != nil {
+				if t, err := s.write(ctx, pool, a, l, c, proven, s.learn); err != nil || t != nil {
 					return t, err
 				}
 				continue

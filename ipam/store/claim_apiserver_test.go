@@ -6,9 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -123,6 +125,49 @@ func TestOverlappingPools(t *testing.T) {
 	}
 	if _, err := stores[0].Claim(t.Context(), a, anyIPv4, claimant("node-a", "third", "c")); !errors.Is(err, ipam.ErrExhausted) {
 		t.Errorf("%v, want exhausted", err)
+	}
+}
+
+// A claim that met another's is told by the watch what it met, and with that of all that was written before. Only if the watch is silent
+// it asks.
+func TestMeetAndHear(t *testing.T) {
+	for name, silent := range map[string]bool{"the watch tells": false, "the watch is silent": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			p := w.pool("p", "10.0.0.1-10.0.0.2")
+			var creates, reads atomic.Int64
+			node, faults := *w, &apitest.Faults{}
+			node.cfg = apitest.Count(&creates, func(r *http.Request) bool { return r.Method == http.MethodPost })(
+				apitest.Count(&reads, func(r *http.Request) bool { return r.Method == http.MethodGet && r.URL.RawQuery == "" })(w.cfg))
+			near, far := node.store("near", faults, p), w.store("far", nil, p)
+			release := faults.HoldWatches("")
+			defer release()
+			theirs := w.claim(far, p, holder("far", "theirs", "c"))
+			c := claimant("near", "ours", "c")
+			pick := ipam.Pick{Family: ipam.IPv4, OneOf: []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")}}
+			if first := ipam.Seed("near", string(c.Holder.UID), c.Holder.Interface) % 2; pick.OneOf[first].String() != theirs.Spec.Address {
+				slices.Reverse(pick.OneOf)
+			}
+			want := int64(1)
+			if !silent {
+				want = 0
+				go func() {
+					for creates.Load() == 0 && t.Context().Err() == nil {
+						time.Sleep(time.Millisecond)
+					}
+					time.Sleep(20 * time.Millisecond)
+					release()
+				}()
+			}
+			l, err := near.Claim(t.Context(), p, pick, c)
+			if err != nil || l.Spec.Address == theirs.Spec.Address {
+				t.Fatal(l, err)
+			}
+			if creates.Load() != 2 || reads.Load() != want {
+				t.Errorf("%d creations and %d reads, want 2 and %d", creates.Load(), reads.Load(), want)
+			}
+			w.idle(near, far)
+		})
 	}
 }
 

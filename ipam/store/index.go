@@ -31,6 +31,7 @@ type index struct {
 	keyed    map[string]map[string]bool   // by the keys of keys.go: names of leases
 	intended map[string]bool              // names of those of leases that are only intended
 	users    users                        // of the pools of leases
+	awaited  map[string]chan struct{}     // by names in flight: closed when something else is known of the lease
 }
 
 func newIndex(node string, lost func(*v1alpha1.IPLease)) *index {
@@ -42,6 +43,7 @@ func newIndex(node string, lost func(*v1alpha1.IPLease)) *index {
 		inFlight: map[string]bool{},
 		keyed:    map[string]map[string]bool{},
 		intended: map[string]bool{},
+		awaited:  map[string]chan struct{}{},
 	}
 }
 
@@ -113,6 +115,7 @@ func (x *index) set(l *v1alpha1.IPLease) {
 		}
 	}
 	x.leases[l.Name] = l
+	x.tell(l.Name)
 	for _, k := range x.keys(l) {
 		if x.keyed[k] == nil {
 			x.keyed[k] = map[string]bool{}
@@ -142,7 +145,31 @@ func (x *index) remove(name string) {
 		}
 		delete(x.leases, name)
 		delete(x.intended, name)
+		x.tell(name)
 		x.refresh(name)
+	}
+}
+
+// told closes when something else than known is known of a lease that is in flight. done ends that.
+func (x *index) told(name string, known *v1alpha1.IPLease) (told <-chan struct{}, done func()) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	ch := make(chan struct{})
+	x.awaited[name] = ch
+	if x.leases[name] != known {
+		x.tell(name)
+	}
+	return ch, func() {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		delete(x.awaited, name)
+	}
+}
+
+func (x *index) tell(name string) {
+	if ch := x.awaited[name]; ch != nil {
+		close(ch)
+		delete(x.awaited, name)
 	}
 }
 

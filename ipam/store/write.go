@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -13,8 +14,9 @@ import (
 )
 
 // write claims an address that is in flight: by creation, or by update of known if the claimant may have that. proven: the holders of
-// known, a lease of the claimant's identity, are gone. nil, nil: another was faster, or known is not free; the index knows better now.
-func (s *Store) write(ctx context.Context, pool *ipam.Pool, a netip.Addr, known *v1alpha1.IPLease, c ipam.Claimant, proven bool) (*Taken, error) {
+// known, a lease of the claimant's identity, are gone. nil, nil: another was faster, or known is not free; the index knows better now, by
+// what look says of the lease that was met.
+func (s *Store) write(ctx context.Context, pool *ipam.Pool, a netip.Addr, known *v1alpha1.IPLease, c ipam.Claimant, proven bool, look look) (*Taken, error) {
 	name := ipam.LeaseName(pool.Network, a)
 	defer s.index.end(name)
 	var want, l *v1alpha1.IPLease
@@ -35,7 +37,7 @@ func (s *Store) write(ctx context.Context, pool *ipam.Pool, a netip.Addr, known 
 		s.index.put(l)
 		return &Taken{l, known != nil && known.Spec.Phase != v1alpha1.LeaseReleased}, nil
 	case lost(err):
-		met, err := s.learn(ctx, name)
+		met, err := look(ctx, name)
 		if err != nil || met == nil || !samePod(met, c.Holder) {
 			return nil, err
 		}
@@ -81,6 +83,29 @@ func (s *Store) doubt(verb string, want *v1alpha1.IPLease, err error) error {
 		s.index.intend(want)
 	}
 	return unavailable(verb, want.Name, err)
+}
+
+// look at a lease that is not as it was known; nil if there is none.
+type look func(ctx context.Context, name string) (*v1alpha1.IPLease, error)
+
+// watchPatience is for how long the watch is waited for, which is late when the API server has much to do; at worst by some hundred writes. What is not watched, a lease
+// of another pool of the network, is met once.
+const watchPatience = 500 * time.Millisecond
+
+// hear has the watch tell of a lease that is not as known, for what is chosen freely: that costs no request, and with it comes all that was
+// written before, by which the next choice does not meet the next one. From a silent watch it turns to learn.
+func (s *Store) hear(known *v1alpha1.IPLease) look {
+	return func(ctx context.Context, name string) (*v1alpha1.IPLease, error) {
+		told, done := s.index.told(name, known)
+		defer done()
+		select {
+		case <-told:
+			return s.get(name), nil
+		case <-ctx.Done():
+		case <-time.After(watchPatience):
+		}
+		return s.learn(ctx, name)
+	}
 }
 
 // learn reads a lease into the index; nil if there is none.
