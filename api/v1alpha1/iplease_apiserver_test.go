@@ -34,7 +34,7 @@ func TestLeaseValidation(t *testing.T) {
 		{desc: "phase", name: "net.10.6.1.1", spec: "network: net, address: 10.6.1.1, phase: Free", want: []string{"spec.phase", "Free"}},
 		{desc: "migrating", name: "net.10.6.1.1", spec: "network: net, address: 10.6.1.1, phase: Bound, holder: {namespace: a, pod: b, uid: c}, next: {namespace: a, pod: d, uid: e}"},
 		{desc: "released, migrating", name: "net.10.6.1.1", spec: "network: net, address: 10.6.1.1, phase: Released, next: {namespace: a, pod: d, uid: e}",
-			want: []string{"spec.next", "only a Bound lease has a next holder"}},
+			want: []string{"spec.phase", "only a Bound lease has a next holder"}},
 		{desc: "migrating to nowhere", name: "net.10.6.1.1", spec: "network: net, address: 10.6.1.1, phase: Bound, next: {namespace: a, pod: d, uid: e}", want: []string{"spec.phase", "needs a holder"}},
 		{desc: "quarantined", name: "net.10.6.1.1", spec: `network: net, address: 10.6.1.1, phase: Quarantined, conflict: {mac: "02:00:00:00:00:01", seenAt: "2026-11-20T12:00:00Z", node: node-a, parent: eth0}`},
 		{desc: "quarantined by hand", name: "net.10.6.1.1", spec: "network: net, address: 10.6.1.1, phase: Quarantined",

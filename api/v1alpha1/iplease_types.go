@@ -34,19 +34,22 @@ import (
 // +kubebuilder:printcolumn:name="Parent",type=string,JSONPath=`.spec.holder.parent`,priority=1
 // +kubebuilder:printcolumn:name="Container",type=string,JSONPath=`.spec.holder.containerID`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
-// +kubebuilder:validation:XValidation:rule=`oldSelf.hasValue() || !isIP(self.spec.address) || (self.spec.address.contains('.') ? self.metadata.name == self.spec.network + '.' + self.spec.address : self.metadata.name + '-' == self.spec.network + '.' + [self.spec.address.replace('::', ':*:').split(':').filter(g, g != "")].map(gs, gs.map(g, g == '*' ? '0-0-0-0-0-0-0-0-'.substring(0, 2 * (9 - gs.size())) : g + '-').join(""))[0])`,optionalOldSelf=true,messageExpression=`'the name of the lease of ' + self.spec.address + ' in network "' + self.spec.network + '" is ' + (self.spec.network + '.' + [(self.spec.address.contains('.') ? [self.spec.address] : self.spec.address.replace('::', ':*:').split(':').filter(g, g != ""))].map(gs, gs.map(g, g == '*' ? '0-0-0-0-0-0-0-0-'.substring(0, 2 * (9 - gs.size())) : g + '-').join(""))[0] + '$').replace('-$', "")`
-// +kubebuilder:validation:XValidation:rule=`self.spec.phase != 'Bound' || has(self.spec.holder)`,message=`a Bound lease needs a holder`,fieldPath=".spec.phase"
-// +kubebuilder:validation:XValidation:rule=`oldSelf.spec.phase != 'Bound' || self.spec.phase != 'Reserved' || has(self.spec.releasedAt)`,message=`a pod has the address, and a reservation for it lasts without being written again; make reservations with kubectl create, not apply`,fieldPath=".spec.phase"
-// +kubebuilder:validation:XValidation:rule=`self.spec.phase == 'Bound' || !has(self.spec.next)`,message=`only a Bound lease has a next holder`,fieldPath=".spec.next"
-// +kubebuilder:validation:XValidation:rule=`self.spec.phase != 'Quarantined' || has(self.spec.conflict)`,message=`a Quarantined lease needs the conflict: who answers for the address; to keep it out of use, make it Reserved`,fieldPath=".spec.phase"
+// +kubebuilder:validation:XValidation:rule=`oldSelf.hasValue() || self.metadata.name == self.spec.network + '.' + self.spec.address || !isIP(self.spec.address) || !self.spec.address.contains('.') && self.metadata.name + '-' == self.spec.network + '.' + [self.spec.address.replace('::', ':*:').split(':').filter(g, g != "")].map(gs, gs.map(g, g == '*' ? '0-0-0-0-0-0-0-0-'.substring(0, 2 * (9 - gs.size())) : g + '-').join(""))[0]`,optionalOldSelf=true,messageExpression=`'the name of the lease of ' + self.spec.address + ' in network "' + self.spec.network + '" is ' + (self.spec.network + '.' + [(self.spec.address.contains('.') ? [self.spec.address] : self.spec.address.replace('::', ':*:').split(':').filter(g, g != ""))].map(gs, gs.map(g, g == '*' ? '0-0-0-0-0-0-0-0-'.substring(0, 2 * (9 - gs.size())) : g + '-').join(""))[0] + '$').replace('-$', "")`
 type IPLease struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
+	// +structType=atomic
 	Spec IPLeaseSpec `json:"spec"`
 }
 
+// What a write of a lease costs the API server is most of what an ADD takes. So the spec is one managed field (it is written as a whole), and
+// rules use few fields, and few the whole lease: for each use of a field the server copies the schema of the object that has it.
+
 // IPLeaseSpec is the whole state of a lease. It has no status, so that each change of state is one write.
+//
+// +kubebuilder:validation:XValidation:rule=`self.phase == 'Bound' ? has(self.holder) : !has(self.next) && (has(self.conflict) || self.phase != 'Quarantined')`,messageExpression=`self.phase == 'Bound' ? 'a Bound lease needs a holder' : has(self.next) ? 'only a Bound lease has a next holder' : 'a Quarantined lease needs the conflict: who answers for the address; to keep it out of use, make it Reserved'`,fieldPath=".phase"
+// +kubebuilder:validation:XValidation:rule=`oldSelf.phase != 'Bound' || self.phase != 'Reserved' || has(self.releasedAt)`,message=`a pod has the address, and a reservation for it lasts without being written again; make reservations with kubectl create, not apply`,fieldPath=".phase"
 type IPLeaseSpec struct {
 	// Network is the L2 domain in which the address is unique.
 	//
