@@ -27,9 +27,15 @@ const (
 	doubtNetNSExists  = "NetNSExists"  // the sandbox may still run
 )
 
+// errRestored ends the agent: what it knows, and from which version its watches go on, is of no use. It is started again, and learns anew.
+var errRestored = errors.New("the Kubernetes API knows less than it has told: it was restored from a backup")
+
 // sweep frees, until ctx ends, the leases of this node whose pods and sandboxes are gone: at once, and then every minute.
 func (a *Agent) sweep(ctx context.Context) error {
 	for {
+		if back, err := a.store.Restored(ctx); err == nil && back {
+			return errRestored
+		}
 		if err := a.sweepOnce(ctx); err != nil && ctx.Err() == nil {
 			a.log.Warn("leases of pods that are gone", "err", err)
 		}
@@ -156,25 +162,14 @@ func (a *Agent) tidy(ctx context.Context) {
 			if held[l.Name] {
 				continue
 			}
-			if now, err := a.store.Verify(ctx, l); err == nil && now == nil {
+			switch now, err := a.store.Verify(ctx, l); {
+			case err != nil || now != nil:
+			case has(a.store.HeldByPod(e.Holder.UID, e.Holder.Interface), l.Name): // a newer sandbox's
 				a.journal.Lost(e.Holder.ContainerID, e.Holder.Interface, l.Name)
+			default:
+				a.lapse(ctx, l)
 			}
 		}
-	}
-}
-
-// forget has the journal forget a lease that the API says is no longer this node's, unless a newer sandbox of the pod still has to say
-// that it has it.
-func (a *Agent) forget(l *v1alpha1.IPLease) {
-	h := ipam.HolderOn(l, a.cfg.NodeName)
-	if e := a.journal.OfLease(l.Name); e != nil {
-		if e.Rebind() {
-			return
-		}
-		h = &e.Holder
-	}
-	if h != nil && !has(a.store.HeldByPod(h.UID, h.Interface), l.Name) {
-		a.journal.Void(l.Name)
 	}
 }
 

@@ -11,8 +11,6 @@ import (
 	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/berthdev/berth/agent/journal"
@@ -79,16 +77,8 @@ func (a *Agent) addKnown(c call, conf *delegate.Config, args delegate.Args, caus
 	if err := json.Unmarshal(e.Result, res); err != nil {
 		return nil, fmt.Errorf("result of interface %s of sandbox %s in the journal: %w", c.IfName, c.ContainerID, err)
 	}
-	if err := a.path.Attach(c, a.endpoints(bindings(e)...)...); err != nil && e.Steered {
-		return nil, fmt.Errorf("service path: %w", err)
-	} else if err != nil {
-		a.log.Warn("interface is not reachable from its own node", "interface", c.IfName, "pod", h.Namespace+"/"+h.Pod, "err", err)
-	}
-	if parent != "" && e.Guard != nil {
-		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: h.Namespace, Name: h.Pod, UID: h.UID}}
-		if err := a.guard(pod, guarded(e.Holder, e.NetNS, e.Guard, e.Leases), e.Guard); err != nil {
-			return nil, err
-		}
+	if err := a.resume(c, e); err != nil {
+		return nil, err
 	}
 	if e.Fast {
 		a.hasten(e.Holder, e.NetNS, networkOf(e.Leases), res)

@@ -234,26 +234,6 @@ func TestLeaseLost(t *testing.T) {
 	r.refused(request(one, "s1c", "net1", macvlan), 11)
 }
 
-// A lease that somebody takes away while the API answers is not given again when it is away.
-func TestTakenAwayIsForgotten(t *testing.T) {
-	r := newJournalRig(t, onePool)
-	one := r.pod("one", "berth.dev/ippool=$a")
-	at := strings.Fields(r.add(one, "s1", "net1"))
-	for _, l := range r.store.Bound() {
-		if err := r.leases.Delete(t.Context(), l.Name, metav1.DeleteOptions{}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	apitest.Eventually(t, "the journal forgets "+at[0], func() error {
-		if e := r.journal.Entries(); len(e) > 0 {
-			return fmt.Errorf("%v", e[0].Leases)
-		}
-		return nil
-	})
-	r.faults.SetAway(true)
-	r.refused(request(one, "s1b", "net1", macvlan), 11)
-}
-
 // A corrupt journal is set aside, and what pods hold is read from the API.
 func TestCorruptJournal(t *testing.T) {
 	r := newJournalRig(t, onePool)

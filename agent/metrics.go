@@ -21,7 +21,7 @@ const (
 	MetricCollisions = "berth_claim_collisions_total"       // claims that met another holder and took the next address
 	MetricEarly      = "berth_addresses_reused_early_total" // given out before their cooldown was over, for want of others
 	MetricKnown      = "berth_journal_answers_total"        // ADDs answered from the journal
-	MetricLost       = "berth_journal_addresses_lost_total" // answered from the journal, and another's by then
+	MetricLost       = "berth_journal_addresses_lost_total" // used by a pod, and another's by now
 	MetricPending    = "berth_journal_pending"              // writes that the API has not acknowledged, by kind
 	MetricReleased   = "berth_agent_gc_released_total"      // by reason
 	MetricInDoubt    = "berth_agent_gc_in_doubt"            // by reason
@@ -69,7 +69,7 @@ func newMetrics(p servicePath, log *slog.Logger) *metrics {
 		known: prometheus.NewCounter(prometheus.CounterOpts{Name: MetricKnown,
 			Help: "ADDs answered from the journal, since the Kubernetes API did not answer."}),
 		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: MetricLost,
-			Help: "Addresses given again from the journal whose lease was another's by then."}),
+			Help: "Addresses that a pod uses, by the journal, and whose lease is another's by now."}),
 		released: prometheus.NewCounterVec(prometheus.CounterOpts{Name: MetricReleased,
 			Help: "Leases of this node freed since their pod and sandbox were gone and no DEL had come."}, []string{"reason"}),
 		inDoubt: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: MetricInDoubt,

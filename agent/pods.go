@@ -190,12 +190,17 @@ func (p *pods) holderGone(ctx context.Context, h *v1alpha1.LeaseHolder) (bool, e
 	if err != nil || !gone {
 		return false, err
 	}
-	node, err := p.client.CoreV1().Nodes().Get(ctx, h.Node, metav1.GetOptions{})
+	return p.nodeGone(ctx, h.Node)
+}
+
+// nodeGone says, by the API's own word, that a node is no more, or that somebody vouches for its being down.
+func (p *pods) nodeGone(ctx context.Context, name string) (bool, error) {
+	node, err := p.client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
 		return true, nil
 	case err != nil:
-		return false, fmt.Errorf("%w: read node %s: %w", store.ErrUnavailable, h.Node, err)
+		return false, fmt.Errorf("%w: read node %s: %w", store.ErrUnavailable, name, err)
 	}
 	return slices.ContainsFunc(node.Spec.Taints, func(t corev1.Taint) bool { return t.Key == corev1.TaintNodeOutOfService }), nil
 }

@@ -157,7 +157,7 @@ func (a *Agent) leavePath(ctx context.Context) error {
 		if end {
 			return nil
 		}
-		a.forget(l)
+		a.lapse(ctx, l)
 		if eps := a.endpoints(l); len(eps) > 0 && !a.store.Holds(l) {
 			if err := a.path.Detach(ctx, eps...); err != nil {
 				a.log.Warn("service path of a lost lease", "lease", l.Name, "err", err)

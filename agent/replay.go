@@ -7,9 +7,6 @@ import (
 	"net/netip"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/berthdev/berth/agent/journal"
 	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/ipam"
@@ -119,6 +116,9 @@ func (a *Agent) replayRebind(ctx context.Context, h v1alpha1.LeaseHolder) error 
 			a.loseLease(ctx, e, l)
 		default:
 			a.journal.Bound(h.ContainerID, h.Interface, n)
+			if journal.Unbound(l) {
+				a.reclaimed(ctx, a.journal.Interface(h.ContainerID, h.Interface), n)
+			}
 		}
 	}
 	return errors.Join(errs...)
@@ -146,11 +146,14 @@ func (a *Agent) rebind(ctx context.Context, l *v1alpha1.IPLease, h v1alpha1.Leas
 func (a *Agent) loseLease(ctx context.Context, e *journal.Entry, l *v1alpha1.IPLease) {
 	h := e.Holder
 	a.metrics.lost.Inc()
-	a.log.Error("a pod that was started without the Kubernetes API uses an address that was given to another meanwhile; delete the pod",
-		"address", l.Spec.Address, "pod", h.Namespace+"/"+h.Pod, "interface", h.Interface)
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: h.Namespace, Name: h.Pod, UID: h.UID}}
-	a.event(pod, "AddressLost", fmt.Sprintf("interface %s was given address %s again while the Kubernetes API was away, but its lease "+
-		"was another's by then; delete the pod so that it gets another", h.Interface, l.Spec.Address))
+	why := "it was given to the pod again while the Kubernetes API was away"
+	if journal.Unbound(l) {
+		why = "it was deleted or freed while the pod had it"
+	}
+	a.log.Error("a pod uses an address whose lease is another's by now; delete the pod",
+		"address", l.Spec.Address, "pod", h.Namespace+"/"+h.Pod, "interface", h.Interface, "reason", why)
+	a.event(podOf(h), "AddressLost", fmt.Sprintf("interface %s uses address %s, but the lease is another's by now: %s; delete the pod so that it gets another address",
+		h.Interface, l.Spec.Address, why))
 	a.journal.Lost(h.ContainerID, h.Interface, l.Name)
 	a.silence(sandbox{h.ContainerID, h.Interface}, []*v1alpha1.IPLease{l})
 	if err := a.path.Detach(ctx, a.endpoints(bindings(e)...)...); err != nil {

@@ -91,7 +91,7 @@ func TestSocketEvents(t *testing.T) {
 var reasonOfLease = regexp.MustCompile(`(?:\t|const )(?:(?:no|pod|node|owner|pool)[A-Z]\w+|timeOver|conflictSilent)\s+= "(\w+)"`)
 
 func TestEventReasons(t *testing.T) {
-	told := regexp.MustCompile(`\.(?:warn|report)\([^"\n]*"([A-Z]\w+)"`)
+	told := regexp.MustCompile(`\.(?:warn|report|event)\([^"\n]*"([A-Z]\w+)"`)
 	in := all(told, source(t, "../agent"))
 	in = append(in, all(reasonOfLease, source(t, "../controller"))...)
 	in = append(in, all(regexp.MustCompile(`\t(?:doubt|pod)\w+\s+= "(\w+)"`), source(t, "../agent"))...)
@@ -101,7 +101,6 @@ func TestEventReasons(t *testing.T) {
 			in = append(in, r)
 		}
 	}
-	in = append(in, "AddressLost") // of a pod of which only the name is known
 	in = append(in, all(regexp.MustCompile(`\tnote\w+\s+= "(\w+)"`), source(t, "../controller"))...)
 	for _, r := range all(regexp.MustCompile(`reason\w+\s+= "(\w+)"`), source(t, "../controller")) {
 		switch r {

@@ -75,6 +75,9 @@ func (e *Entry) Holds(l *v1alpha1.IPLease) bool {
 	return slices.ContainsFunc(ipam.Holders(l), func(h *v1alpha1.LeaseHolder) bool { return *h == e.Holder })
 }
 
+// Unbound says whether a lease of an entry is there to be claimed again, see Journal.Unbind: it names nobody.
+func Unbound(l *v1alpha1.IPLease) bool { return *l.Spec.Holder == v1alpha1.LeaseHolder{} }
+
 func (e *Entry) key() string { return key(e.Holder.ContainerID, e.Holder.Interface) }
 
 func key(containerID, ifName string) string { return containerID + "/" + ifName }
@@ -153,6 +156,11 @@ func (j *Journal) Freed(id, lease string) { j.lazily(func(s *state) { s.freed(id
 // Bound takes note that the API has acknowledged a lease of the interface.
 func (j *Journal) Bound(containerID, ifName string, l *v1alpha1.IPLease) {
 	j.lazily(func(s *state) { s.bound(key(containerID, ifName), l) })
+}
+
+// Unbind takes note that by the API's word a lease is not the interface's, which uses its address: it is to be claimed again.
+func (j *Journal) Unbind(containerID, ifName, lease string) {
+	j.lazily(func(s *state) { s.unbind(key(containerID, ifName), lease) })
 }
 
 // Lost takes note that a lease is the interface's no more. Its result is of no use then.

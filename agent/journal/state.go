@@ -232,6 +232,14 @@ func (s *state) bound(key string, l *v1alpha1.IPLease) {
 	s.set(&n)
 }
 
+func (s *state) unbind(key, lease string) {
+	if e := s.entries[key]; e != nil && has(e.Leases, lease) {
+		l := e.Leases[slices.IndexFunc(e.Leases, func(o *v1alpha1.IPLease) bool { return o.Name == lease })].DeepCopy()
+		l.ResourceVersion, l.Spec.Holder, l.Spec.Next = "", &v1alpha1.LeaseHolder{}, nil
+		s.bound(key, l)
+	}
+}
+
 func (s *state) lost(key, lease string) {
 	if e := s.entries[key]; e != nil {
 		s.shrink(e, withoutName(e.Leases, lease))

@@ -418,3 +418,35 @@ func TestListOfAnother(t *testing.T) {
 		t.Errorf("the other: %v", err)
 	}
 }
+
+// TestRestored: etcd was restored from a backup, with its revision as it was then, or with a bumped one.
+func TestRestored(t *testing.T) {
+	w := newWorld(t)
+	p := w.pool("p", "10.0.0.1-10.0.0.9")
+	s := w.store("n", nil, p)
+	l := w.claim(s, p, holder("n", "one", "c"))
+	want := func(what string, want bool) {
+		t.Helper()
+		for range 2 { // as often as it is asked
+			if back, err := s.Restored(t.Context()); back != want || err != nil {
+				t.Errorf("%s: %t, %v", what, back, err)
+			}
+		}
+	}
+	want("as ever", false)
+	s.watch.refused.Store(true)
+	want("a watch was refused", false)
+
+	s.index.mu.Lock()
+	later := s.index.leases[l.Name].DeepCopy()
+	later.ResourceVersion = "9" + l.ResourceVersion
+	was := s.index.leases[l.Name]
+	s.index.leases[l.Name] = later
+	s.index.mu.Unlock()
+	s.watch.refused.Store(true)
+	if back, err := s.Restored(t.Context()); !back || err != nil {
+		t.Errorf("a lease is older than it was: %t, %v", back, err)
+	}
+	s.index.leases[l.Name], s.index.newest = was, later.ResourceVersion
+	want("the newest version is older than it was", true)
+}

@@ -31,6 +31,7 @@ type index struct {
 	keyed    map[string]map[string]bool   // by the keys of keys.go: names of leases
 	intended map[string]bool              // names of those of leases that are only intended
 	users    users                        // of the pools of leases
+	newest   string                       // version that the API server is known to have had
 	awaited  map[string]chan struct{}     // by names in flight: closed when something else is known of the lease
 }
 
@@ -81,9 +82,17 @@ func (x *index) dropPool(name string) {
 func (x *index) put(l *v1alpha1.IPLease) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.reached(l.ResourceVersion)
 	if old := x.leases[l.Name]; old == nil || newer(l.ResourceVersion, old.ResourceVersion) {
 		delete(x.intended, l.Name)
 		x.set(trim(l))
+	}
+}
+
+// reached takes note of a version that the API server has had.
+func (x *index) reached(version string) {
+	if !older(version, x.newest) {
+		x.newest = version
 	}
 }
 
@@ -480,4 +489,10 @@ func byAddress(a, b *v1alpha1.IPLease) int {
 func newer(a, b string) bool {
 	c, err := resourceversion.CompareResourceVersion(a, b)
 	return err != nil || c > 0
+}
+
+// older is the same the other way, but that versions that are not numbers are not.
+func older(a, b string) bool {
+	c, err := resourceversion.CompareResourceVersion(a, b)
+	return err == nil && c < 0
 }

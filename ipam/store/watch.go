@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"unique"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,6 +19,9 @@ import (
 type watches struct {
 	client *v1alpha1.LeaseClient
 	index  *index
+
+	// refused: a watch could not go on from the version that it had. That is so after a long silence, or when etcd was restored.
+	refused atomic.Bool
 
 	mu   sync.Mutex
 	pool map[string]*poolWatch
@@ -109,7 +113,7 @@ func (w *watches) start(ctx context.Context, pool string) *poolWatch {
 			},
 			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 				o.LabelSelector = selector
-				return w.client.Watch(ctx, o)
+				return refusals(&w.refused)(w.client.Watch(ctx, o))
 			},
 		},
 		Transform: func(o any) (any, error) {

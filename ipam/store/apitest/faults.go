@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -28,6 +30,8 @@ type Faults struct {
 
 	refused string // part of a path
 	code    int
+
+	version string // of lists; "": as they are
 }
 
 // Fault of one kind of request.
@@ -73,6 +77,31 @@ func (f *Faults) refuses(r *http.Request) *http.Response {
 		return status(r, f.code, metav1.StatusReasonForbidden)
 	}
 	return status(r, f.code, metav1.StatusReasonNotFound)
+}
+
+// Restore the server from a backup of this version, as far as lists of leases say.
+func (f *Faults) Restore(version string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.version = version
+}
+
+var listVersion = regexp.MustCompile(`"metadata":\{[^{}]*"resourceVersion":"[0-9]+"`)
+
+// aged is the answer as a restored server gives it.
+func (f *Faults) aged(resp *http.Response) (*http.Response, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.version == "" {
+		return resp, nil
+	}
+	body, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if first := listVersion.FindIndex(body); err == nil && first != nil {
+		body = slices.Concat(body[:first[0]], []byte(`"metadata":{"resourceVersion":"`+f.version+`"`), body[first[1]:])
+	}
+	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	return resp, err
 }
 
 // SetAway has no request of any kind reach the server, and no watch tell anything, until it is set back.
@@ -152,6 +181,9 @@ func (f *Faults) Into(cfg *rest.Config) *rest.Config {
 		if fault == Lost && err == nil {
 			resp.Body.Close()
 			return nil, ErrFault
+		}
+		if err == nil && r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "/ipleases") {
+			return f.aged(resp)
 		}
 		return resp, err
 	})
