@@ -290,6 +290,91 @@ func TestAppsOfCustomKindOnAPIServer(t *testing.T) {
 	y.wantGone(t, name)
 }
 
+const twoVersionsCRD = `
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: ferries.example.berth.dev}
+spec:
+  group: example.berth.dev
+  scope: Namespaced
+  names: {plural: ferries, singular: ferry, kind: Ferry}
+  versions:
+  - name: v2
+    served: true
+    storage: true
+    schema: &schema {openAPIV3Schema: {type: object, properties: {spec: {type: object, x-kubernetes-preserve-unknown-fields: true}, status: {type: object, x-kubernetes-preserve-unknown-fields: true}}}}
+    subresources: &scale {scale: {specReplicasPath: .spec.replicas, statusReplicasPath: .status.replicas}}
+  - name: v1
+    served: true
+    storage: false
+    schema: *schema
+    subresources: *scale
+`
+
+// TestAppsOfKindInAnotherVersionOnAPIServer: a workload whose pods name it by a version of its kind that is served no longer is no workload that
+// is gone.
+func TestAppsOfKindInAnotherVersionOnAPIServer(t *testing.T) {
+	y := newYard(t, newCluster(t))
+	y.define(t, twoVersionsCRD)
+	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: y.ns}, Rules: []rbacv1.PolicyRule{
+		{APIGroups: []string{"example.berth.dev"}, Resources: []string{"ferries", "ferries/scale"}, Verbs: []string{"get", "list", "watch"}},
+	}}
+	y.create(t, role)
+	y.create(t, &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: y.ns}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
+		Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: systemNamespace, Name: "berth-controller"}}})
+	y.start(t, swiftly)
+
+	ferry := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"replicas": int64(3)}}}
+	ferry.SetAPIVersion("example.berth.dev/v1")
+	ferry.SetKind("Ferry")
+	ferry.SetNamespace(y.ns)
+	ferry.SetName("ferry")
+	if err := y.other(t).Create(t.Context(), ferry); err != nil {
+		t.Fatal(err)
+	}
+	template := y.template("ferry")
+	p := &corev1.Pod{ObjectMeta: template.ObjectMeta, Spec: template.Spec}
+	p.Namespace, p.Name = y.ns, "ferry-0"
+	p.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(ferry, ferry.GroupVersionKind())}
+	y.create(t, p)
+	name := nad.PoolName(y.owner("example.berth.dev/v1", "Ferry", "ferry"), "", "eth0", y.subnet)
+	y.wantSize(t, name, 3)
+
+	crd := &unstructured.Unstructured{}
+	crd.SetAPIVersion("apiextensions.k8s.io/v1")
+	crd.SetKind("CustomResourceDefinition")
+	crd.SetName("ferries.example.berth.dev")
+	if err := y.admin.Patch(t.Context(), crd, client.RawPatch(types.JSONPatchType, []byte(`[{"op":"replace","path":"/spec/versions/1/served","value":false}]`))); err != nil {
+		t.Fatal(err)
+	}
+	y.eventually(t, func() error {
+		if err := y.other(t).Get(t.Context(), client.ObjectKeyFromObject(ferry), ferry.DeepCopy()); err == nil {
+			return fmt.Errorf("v1 is still served")
+		}
+		return nil
+	})
+	look := func() { // any change of a pool of its has the controller look at the workload
+		if err := y.admin.Patch(t.Context(), pool(name, y.subnet), client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"labels":{"at":"%d"}}}`, time.Now().UnixNano()))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	look()
+	marker := y.deployment("marker", 1) // deleted later, and gone sooner
+	y.create(t, marker)
+	y.wantSize(t, y.poolName("Deployment", "marker"), 2)
+	y.remove(t, marker)
+	y.wantGone(t, y.poolName("Deployment", "marker"))
+	look()
+	y.wantSize(t, name, 3)
+
+	ferry.SetAPIVersion("example.berth.dev/v2")
+	if err := y.other(t).Delete(t.Context(), ferry); err != nil {
+		t.Fatal(err)
+	}
+	look()
+	y.wantGone(t, name)
+}
+
 func TestAppsNetspaceOnAPIServer(t *testing.T) {
 	y := newYard(t, newCluster(t))
 	n := &v1alpha1.Netspace{ObjectMeta: metav1.ObjectMeta{Name: y.ns}, Spec: v1alpha1.NetspaceSpec{Namespaces: []string{y.ns}, Subnets: []string{y.subnet}}}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -135,6 +137,34 @@ func (c *custom) canScale(kind schema.GroupVersionKind) (bool, error) {
 	c.scales[kind] = s
 	c.mu.Unlock()
 	return s.yes, nil
+}
+
+// served is the owner in a version of its kind that the API server has: itself, unless its own is served no longer and another one is. Then
+// the API server says of the object what it says of one that is gone.
+func (c *custom) served(owner v1alpha1.PoolOwner) (v1alpha1.PoolOwner, error) {
+	groups, err := c.kinds.ServerGroups()
+	if err != nil {
+		return owner, fmt.Errorf("discovery: %w", err)
+	}
+	i := slices.IndexFunc(groups.Groups, func(g metav1.APIGroup) bool { return g.Name == gvkOf(owner).Group })
+	if i < 0 {
+		return owner, nil
+	}
+	other := owner
+	for _, v := range groups.Groups[i].Versions { // the preferred one first
+		list, err := c.kinds.ServerResourcesForGroupVersion(v.GroupVersion)
+		if err != nil {
+			return owner, fmt.Errorf("discovery of %s: %w", v.GroupVersion, err)
+		}
+		switch {
+		case !slices.ContainsFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Kind == owner.Kind && !strings.Contains(r.Name, "/") }):
+		case v.GroupVersion == owner.APIVersion:
+			return owner, nil
+		case other == owner:
+			other.APIVersion = v.GroupVersion
+		}
+	}
+	return other, nil
 }
 
 // hidden says that nothing is known of an object since the cluster does not serve its kind, or not to the controller.

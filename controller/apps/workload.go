@@ -9,6 +9,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -140,6 +141,14 @@ func (r *reconciler) needOfCronJob(ctx context.Context, c *batchv1.CronJob) (int
 // customWorkload that an object of an unknown kind is, or belongs to.
 func (r *reconciler) customWorkload(ctx context.Context, from v1alpha1.PoolOwner) (*workload, error) {
 	top, err := r.custom.climb(ctx, from)
+	if apierrors.IsNotFound(err) || meta.IsNoMatchError(err) {
+		switch other, err := r.custom.served(from); {
+		case err != nil:
+			return nil, err
+		case other != from:
+			return r.customWorkload(ctx, other)
+		}
+	}
 	switch {
 	case apierrors.IsNotFound(err):
 		r.forget(from)
