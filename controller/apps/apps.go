@@ -161,7 +161,7 @@ func (r *reconciler) ofJob() handler.TypedEventHandler[object, v1alpha1.PoolOwne
 			return
 		}
 		name := v1alpha1.PoolOwner{APIVersion: batchVersion, Kind: job, Namespace: o.GetNamespace(), Name: o.GetName()}
-		if c := metav1.GetControllerOfNoCopy(o); c != nil && c.Kind == cronJob {
+		if c := metav1.GetControllerOfNoCopy(o); c != nil && c.Kind == cronJob && builtin(v1alpha1.PoolOwner{APIVersion: c.APIVersion, Kind: c.Kind}) {
 			name.Kind, name.Name = cronJob, c.Name
 		}
 		q.Add(name)
