@@ -237,6 +237,35 @@ func TestOwnAddressesAgain(t *testing.T) {
 	w.check()
 }
 
+// TestOtherPoolOfTheName: a pool made anew under its name, in another network or with addresses of its own, has nothing of what the one
+// before had, also if it comes so soon that nobody saw the name free.
+func TestOtherPoolOfTheName(t *testing.T) {
+	for what, spec := range map[string]v1alpha1.IPPoolSpec{
+		"in another network":         {Network: "other", Subnet: "nowhere", Size: new(int32(4))},
+		"with the same ones there":   {Network: "other", Subnets: []v1alpha1.PoolSubnet{{CIDR: "10.6.0.0/24"}}},
+		"with addresses of its own":  {Subnets: []v1alpha1.PoolSubnet{{CIDR: "10.7.0.0/24"}}},
+		"of a Subnet that is not so": {Subnet: "nowhere", Size: new(int32(4))},
+	} {
+		t.Run(what, func(t *testing.T) {
+			w := newWorld(t)
+			_, stop := w.start(w.rc, Config{ReturnAfter: short})
+			s := w.subnet("", "10.6.0.0/24")
+			p := w.pool(s, 4)
+			w.wantIPs(p.Name, "10.6.0.1-10.6.0.4")
+			stop()
+			w.remove(p)
+			anew := &v1alpha1.IPPool{ObjectMeta: metav1.ObjectMeta{Name: p.Name}, Spec: spec}
+			if anew.Spec.Network == "" {
+				anew.Spec.Network = w.network
+			}
+			w.create(anew)
+			defer w.remove(anew)
+			w.start(w.rc, Config{ReturnAfter: short})
+			w.wantNoBlocks()
+		})
+	}
+}
+
 // TestEditedPool: what a person writes into the derived fields does not stay there.
 func TestEditedPool(t *testing.T) {
 	w := newWorld(t)

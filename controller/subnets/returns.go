@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -62,15 +61,20 @@ func (c blockReconciler) tend(ctx context.Context, network string, book *carve.B
 		}
 	}
 	now := c.now().Truncate(time.Second)
-	gone := map[carve.Owner]bool{}
+	type held struct {
+		owner  carve.Owner
+		subnet string
+	}
+	gone := map[held]bool{}
 	var due []carve.Part
 	for _, p := range slices.Clone(block.Parts) {
-		dead, known := gone[p.Owner]
+		of := held{p.Owner, p.Subnet}
+		dead, known := gone[of]
 		if !known {
-			if dead, err = c.dead(ctx, p.Owner); err != nil {
+			if dead, err = c.dead(ctx, network, p); err != nil {
 				return 0, err
 			}
-			gone[p.Owner] = dead
+			gone[of] = dead
 		}
 		switch {
 		case p.Had() && dead:
@@ -103,7 +107,7 @@ func (c blockReconciler) tend(ctx context.Context, network string, book *carve.B
 	for _, p := range due {
 		busy := p.Owner.To == "" && len(inUse.Overlap(ipam.Ranges{p.Range})) > 0
 		if !busy {
-			if busy, err = c.listed(ctx, p); err != nil {
+			if busy, err = c.listed(ctx, network, p); err != nil {
 				return 0, err
 			}
 		}
@@ -117,32 +121,42 @@ func (c blockReconciler) tend(ctx context.Context, network string, book *carve.B
 	return next, nil
 }
 
-// dead says whether an owner is gone, which the API server must confirm.
-func (c blockReconciler) dead(ctx context.Context, o carve.Owner) (bool, error) {
-	var object client.Object = &v1alpha1.IPPool{}
-	if o.To != "" {
-		object = &v1alpha1.Subnet{}
-	}
-	key := client.ObjectKey{Name: cmp.Or(o.Pool, o.To)}
+// dead says whether the owner of a part is gone, which the API server must confirm. A pool that was made anew of something else has only
+// the name of the one that had it.
+func (c blockReconciler) dead(ctx context.Context, network string, p carve.Part) (bool, error) {
 	for _, r := range []client.Reader{c.client, c.live} {
-		switch err := r.Get(ctx, key, object); {
-		case err == nil:
+		lives, err := lives(ctx, r, network, p)
+		if err != nil {
+			return false, fmt.Errorf("%s: %w", p.Owner, err)
+		}
+		if lives {
 			return false, nil
-		case !apierrors.IsNotFound(err):
-			return false, fmt.Errorf("%s: %w", o, err)
 		}
 	}
 	return true, nil
 }
 
+func lives(ctx context.Context, r client.Reader, network string, p carve.Part) (bool, error) {
+	if p.Owner.To != "" {
+		err := r.Get(ctx, client.ObjectKey{Name: p.Owner.To}, &v1alpha1.Subnet{})
+		return err == nil, client.IgnoreNotFound(err)
+	}
+	var pool v1alpha1.IPPool
+	err := r.Get(ctx, client.ObjectKey{Name: p.Owner.Pool}, &pool)
+	return err == nil && pool.Spec.Subnet == p.Subnet && cmp.Or(pool.Spec.Network, "default") == network, client.IgnoreNotFound(err)
+}
+
 // listed says whether the pool still gives out addresses of the part, by what the API server says now.
-func (c blockReconciler) listed(ctx context.Context, p carve.Part) (bool, error) {
+func (c blockReconciler) listed(ctx context.Context, network string, p carve.Part) (bool, error) {
 	if p.Owner.To != "" {
 		return false, nil
 	}
 	var pool v1alpha1.IPPool
 	if err := c.live.Get(ctx, client.ObjectKey{Name: p.Owner.Pool}, &pool); err != nil {
 		return false, client.IgnoreNotFound(err)
+	}
+	if cmp.Or(pool.Spec.Network, "default") != network {
+		return false, nil // the same numbers elsewhere
 	}
 	compiled, err := ipam.Compile(&pool)
 	if err != nil {

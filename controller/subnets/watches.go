@@ -23,14 +23,14 @@ func request(name string) reconcile.Request {
 }
 
 // watch calls f for each event that is one: what only changes a status, by whomever, is none, and of annotations only that of a disputed
-// block is. Of an update f gets both objects.
+// block is. Of an update f gets both objects; they are two where a watch has missed that one was deleted and another made.
 func watch(f func(ctx context.Context, q queue, gone bool, objects ...client.Object)) handler.EventHandler {
 	return handler.Funcs{
 		CreateFunc: func(ctx context.Context, e event.CreateEvent, q queue) { f(ctx, q, false, e.Object) },
 		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, q queue) { f(ctx, q, true, e.Object) },
 		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q queue) {
 			a, b := e.ObjectOld, e.ObjectNew
-			if a.GetGeneration() != b.GetGeneration() || (a.GetDeletionTimestamp() == nil) != (b.GetDeletionTimestamp() == nil) ||
+			if a.GetUID() != b.GetUID() || a.GetGeneration() != b.GetGeneration() || (a.GetDeletionTimestamp() == nil) != (b.GetDeletionTimestamp() == nil) ||
 				len(a.GetFinalizers()) != len(b.GetFinalizers()) || disputed(a) != disputed(b) {
 				f(ctx, q, false, b, a)
 			}
@@ -162,10 +162,11 @@ func blocksOfBlock() handler.EventHandler {
 	})
 }
 
-// blocksOfPool wakes the blocks of which a pool that is gone had parts.
+// blocksOfPool wakes the blocks of which a pool that is gone had parts, be there another of its name or not.
 func (c *Carver) blocksOfPool() handler.EventHandler {
 	return watch(func(ctx context.Context, q queue, gone bool, objects ...client.Object) {
-		if gone && objects[0].(*v1alpha1.IPPool).Spec.Subnet != "" {
+		before := objects[len(objects)-1]
+		if gone = gone || before.GetUID() != objects[0].GetUID(); gone && before.(*v1alpha1.IPPool).Spec.Subnet != "" {
 			c.wakeBlocks(ctx, q, carve.Owner{Pool: objects[0].GetName()})
 		}
 	})
