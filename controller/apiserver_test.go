@@ -236,6 +236,23 @@ func TestPoolStatusOnAPIServer(t *testing.T) {
 	c.wantEvent(t, "IPPool", "status", reasonOverlap)
 }
 
+// TestLongNoteOnAPIServer: an event tells also what takes more words than the API server lets one have.
+func TestLongNoteOnAPIServer(t *testing.T) {
+	c := newCluster(t)
+	c.start(t, nil)
+	const cidr, most = "2001:db8:1111:2222::/64", "2001:db8:1111:2222:3333:4444:5555"
+	var ips []string
+	for _, n := range []string{"1111", "2222", "3333"} {
+		ips = append(ips, fmt.Sprintf("%[1]s:%[2]s-%[1]s:%[2]s", most, n), fmt.Sprintf("%[1]s:a%[2]s-%[1]s:b%[2]s", most, n[1:]))
+	}
+	name := strings.Repeat("long-name-", 6)
+	for i := range 5 {
+		c.create(t, pool(fmt.Sprint(name, i), "longnet", subnet(cidr, ips...)))
+	}
+	c.create(t, pool("long", "longnet", subnet(cidr)))
+	c.wantEvent(t, "IPPool", "long", reasonOverlap)
+}
+
 func (c *cluster) wantEvent(t *testing.T, kind, name, reason string) {
 	t.Helper()
 	c.eventually(t, func() error {

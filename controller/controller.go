@@ -31,6 +31,7 @@ import (
 	"github.com/berthdev/berth/controller/hub"
 	"github.com/berthdev/berth/controller/netspaces"
 	management "github.com/berthdev/berth/controller/rest"
+	"github.com/berthdev/berth/controller/round"
 	"github.com/berthdev/berth/controller/subnets"
 	"github.com/berthdev/berth/nad"
 )
@@ -103,7 +104,7 @@ func Run(ctx context.Context, rc *rest.Config, cfg Config) error {
 	if err := mgr.GetFieldIndexer().IndexField(ctx, &v1alpha1.IPLease{}, networkIndex, index); err != nil {
 		return err
 	}
-	recorder := mgr.GetEventRecorder(Name)
+	recorder := round.Brief{Recorder: mgr.GetEventRecorder(Name)}
 	pools := &poolReconciler{client: mgr.GetClient(), live: mgr.GetAPIReader(), recorder: recorder, now: time.Now}
 	if err := pools.setup(mgr); err != nil {
 		return err

@@ -27,9 +27,6 @@ const (
 	noteMended  = "AttachmentMended"
 )
 
-// mostNote is what the API server takes of an event's note (events.k8s.io/v1: 1 kB).
-const mostNote = 1000
-
 // checker keeps the annotation of each network, and tells of its changes.
 type checker struct {
 	client   client.Client
@@ -92,13 +89,6 @@ func (r *checker) Reconcile(ctx context.Context, req reconcile.Request) (reconci
 		r.recorder.Eventf(n, nil, corev1.EventTypeNormal, noteMended, "Observe", "no problem is known of the network any more")
 		return reconcile.Result{}, nil
 	}
-	r.recorder.Eventf(n, nil, corev1.EventTypeWarning, noteProblem, "Observe", "%s", cut(is))
+	r.recorder.Eventf(n, nil, corev1.EventTypeWarning, noteProblem, "Observe", "%s", is)
 	return reconcile.Result{}, nil
-}
-
-func cut(s string) string {
-	if len(s) > mostNote {
-		return strings.ToValidUTF8(s[:mostNote], "") + "…"
-	}
-	return s
 }

@@ -234,7 +234,7 @@ func (r *keeper) tell(ctx context.Context, object client.Object, wanted bool, cl
 	if len(clashes) > 0 {
 		slices.Sort(clashes)
 		c.Status, c.Reason = metav1.ConditionFalse, reasonNameTaken
-		c.Message = cut(fmt.Sprintf("NetworkAttachmentDefinitions with names that are wanted here: %s; rename or delete them, and Berth makes its own", strings.Join(clashes, "; ")))
+		c.Message = round.Cut(fmt.Sprintf("NetworkAttachmentDefinitions with names that are wanted here: %s; rename or delete them, and Berth makes its own", strings.Join(clashes, "; ")))
 	}
 	old := object.DeepCopyObject().(client.Object)
 	conditions := conditionsOf(object)

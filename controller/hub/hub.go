@@ -95,7 +95,7 @@ func Add(mgr ctrl.Manager, cfg Config) (*Hub, error) {
 		cfg.Interval = 5 * time.Second
 	}
 	h := &Hub{
-		cfg: cfg, client: mgr.GetClient(), live: mgr.GetAPIReader(), recorder: mgr.GetEventRecorder(name),
+		cfg: cfg, client: mgr.GetClient(), live: mgr.GetAPIReader(), recorder: round.Brief{Recorder: mgr.GetEventRecorder(name)},
 		log: mgr.GetLogger().WithName("hub"), local: subnets.Local{Client: mgr.GetClient()}, Changed: make(chan event.GenericEvent),
 		wake: make(chan struct{}, 1), away: fmt.Errorf("the controller has not reached it yet"),
 		learned: map[string]time.Time{}, seen: map[string]string{}, wrote: map[string]v1alpha1.SubnetSpec{},

@@ -3,7 +3,6 @@ package netspaces
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -12,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/berthdev/berth/api/v1alpha1"
+	"github.com/berthdev/berth/controller/round"
 )
 
 // Reasons of the condition Ready of a Netspace.
@@ -59,16 +59,11 @@ func outcome(n *v1alpha1.Netspace, child *v1alpha1.Subnet, refusals []refusal, w
 	return out
 }
 
-// mostMessage of a condition or an event's note (events.k8s.io/v1: 1 kB).
-const mostMessage = 1000
-
 // tell by the status, and what is news by an event.
 func (r *reconciler) tell(ctx context.Context, n *v1alpha1.Netspace, m members, o refusal) error {
 	old := n.DeepCopy()
 	n.Status.ObservedGeneration, n.Status.Namespaces = n.Generation, m.has
-	if len(o.message) > mostMessage {
-		o.message = strings.ToValidUTF8(o.message[:mostMessage], "") + "…"
-	}
+	o.message = round.Cut(o.message)
 	status := metav1.ConditionTrue
 	if o.reason != reasonServing {
 		status = metav1.ConditionFalse

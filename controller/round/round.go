@@ -2,6 +2,8 @@
 package round
 
 import (
+	"fmt"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -13,6 +15,25 @@ import (
 // Recorder is the part of events.EventRecorder (events.k8s.io/v1) that is used.
 type Recorder interface {
 	Eventf(regarding, related runtime.Object, kind, reason, action, note string, args ...any)
+}
+
+// mostNote is what is written of an event's note: the API server refuses an event with more than 1024 bytes of it (events.k8s.io/v1).
+const mostNote = 1000
+
+// Brief cuts notes that the API server would refuse with their events.
+type Brief struct{ Recorder }
+
+// Eventf implements Recorder.
+func (b Brief) Eventf(regarding, related runtime.Object, kind, reason, action, note string, args ...any) {
+	b.Recorder.Eventf(regarding, related, kind, reason, action, "%s", Cut(fmt.Sprintf(note, args...)))
+}
+
+// Cut a text to what fits into a note.
+func Cut(s string) string {
+	if len(s) > mostNote {
+		return strings.ToValidUTF8(s[:mostNote], "") + "…"
+	}
+	return s
 }
 
 // Retry turns a conflict, which is normal among several writers, into another round after a while, and forgives what is gone.

@@ -88,7 +88,7 @@ func Add(mgr ctrl.Manager, cfg Config) (*Carver, error) {
 		}
 	}
 	c := &Carver{
-		cfg: cfg, client: mgr.GetClient(), live: mgr.GetAPIReader(), recorder: mgr.GetEventRecorder(name), now: time.Now,
+		cfg: cfg, client: mgr.GetClient(), live: mgr.GetAPIReader(), recorder: round.Brief{Recorder: mgr.GetEventRecorder(name)}, now: time.Now,
 		ledger: newLedger(mgr.GetClient(), mgr.GetAPIReader(), cfg.Blocks),
 	}
 	for _, setup := range []func(ctrl.Manager) error{c.setupSubnets, c.setupPools, c.setupBlocks} {
