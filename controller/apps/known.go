@@ -62,6 +62,16 @@ func (r *reconciler) learn(owner v1alpha1.PoolOwner, annotations map[string]stri
 	r.templates[owner] = annotations
 }
 
+// pass what was learned of the pods of an object on to the workload that it belongs to.
+func (r *reconciler) pass(from, top v1alpha1.PoolOwner) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if annotations, ok := r.templates[from]; ok && from != top {
+		r.templates[top] = annotations
+		delete(r.templates, from)
+	}
+}
+
 func (r *reconciler) learned(owner v1alpha1.PoolOwner) (map[string]string, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

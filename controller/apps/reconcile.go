@@ -62,6 +62,9 @@ func (r *reconciler) poolsOf(ctx context.Context, owner v1alpha1.PoolOwner) ([]*
 // doubtful is how long a look waits that could not tell all.
 const doubtful = 10 * time.Second
 
+// stillThere is how often it is looked whether what is no workload, and not watched, is there still: of what is gone nothing is remembered.
+const stillThere = time.Hour
+
 // Reconcile the pools of the workload that a request names, or that is above it.
 func (r *reconciler) Reconcile(ctx context.Context, request v1alpha1.PoolOwner) (reconcile.Result, error) {
 	w, err := r.workload(ctx, request)
@@ -71,7 +74,7 @@ func (r *reconciler) Reconcile(ctx context.Context, request v1alpha1.PoolOwner) 
 		w = &workload{owner: request}
 	case errors.Is(err, errNoWorkload):
 		r.tell(request, nil, noteNotScalable, fmt.Sprintf("%s %v, so that nobody knows how large its pool is to be; name pools in %s", describe(request), err, nad.PoolAnnotation))
-		return reconcile.Result{}, nil
+		return reconcile.Result{RequeueAfter: stillThere}, nil
 	case err != nil && hidden(err):
 		r.tell(request, nil, noteNotReadable, fmt.Sprintf("%v; add a ClusterRole with the label %s that lets Berth get, list and watch it, and get its scale", err, AggregateLabel))
 		return reconcile.Result{RequeueAfter: forgetScale}, nil

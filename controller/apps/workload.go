@@ -120,6 +120,7 @@ func (r *reconciler) above(ctx context.Context, w *workload, ref metav1.OwnerRef
 	r.learn(next, w.annotations)
 	up, err := r.customWorkload(ctx, next)
 	if errors.Is(err, errNoWorkload) {
+		r.forget(next)
 		return w, nil
 	}
 	return up, err
@@ -146,6 +147,7 @@ func (r *reconciler) customWorkload(ctx context.Context, from v1alpha1.PoolOwner
 		case err != nil:
 			return nil, err
 		case other != from:
+			r.pass(from, other)
 			return r.customWorkload(ctx, other)
 		}
 	}
@@ -156,10 +158,8 @@ func (r *reconciler) customWorkload(ctx context.Context, from v1alpha1.PoolOwner
 	case err != nil:
 		return nil, err
 	}
-	annotations, known := r.learned(from)
-	if top != from && known {
-		r.learn(top, annotations)
-	}
+	r.pass(from, top)
+	var known bool
 	w := &workload{owner: top}
 	if w.annotations, known = r.learned(top); !known {
 		w.unknown = true
