@@ -88,8 +88,8 @@ func (s *Store) doubt(verb string, want *v1alpha1.IPLease, err error) error {
 // look at a lease that is not as it was known; nil if there is none.
 type look func(ctx context.Context, name string) (*v1alpha1.IPLease, error)
 
-// watchPatience is for how long the watch is waited for, which is late when the API server has much to do; at worst by some hundred writes. What is not watched, a lease
-// of another pool of the network, is met once.
+// watchPatience is for how long the watch is waited for. It is late by some hundred writes when the API server has much to do. A lease of
+// a pool that is not watched is waited for in vain, once.
 const watchPatience = 500 * time.Millisecond
 
 // hear has the watch tell of a lease that is not as known, for what is chosen freely: that costs no request, and with it comes all that was
