@@ -116,8 +116,8 @@ func (a *Agent) replayRebind(ctx context.Context, h v1alpha1.LeaseHolder) error 
 			a.loseLease(ctx, e, l)
 		default:
 			a.journal.Bound(h.ContainerID, h.Interface, n)
-			if journal.Unbound(l) {
-				a.reclaimed(ctx, a.journal.Interface(h.ContainerID, h.Interface), n)
+			if now := a.journal.Interface(h.ContainerID, h.Interface); now != nil && journal.Unbound(l) {
+				a.reclaimed(ctx, now, n)
 			}
 		}
 	}
