@@ -238,12 +238,19 @@ func TestMalformedAnswer(t *testing.T) {
 
 // TestBadSocket: a mistake in the configuration shows at ADD, and keeps no pod from going away.
 func TestBadSocket(t *testing.T) {
-	conf := `{"cniVersion":"1.0.0","name":"x","ipam":{"type":"berth","socket":7}}`
-	if _, cniErr := exe(t, buildBerth(t), "ADD", conf); cniErr == nil || cniErr.Code != types.ErrInvalidNetworkConfig {
-		t.Errorf("ADD: %v", cniErr)
-	}
-	if _, cniErr := exe(t, buildBerth(t), "DEL", conf); cniErr == nil || !strings.Contains(cniErr.Msg, delegate.DefaultSocket) {
-		t.Errorf("DEL: %v", cniErr)
+	for value, want := range map[string]string{
+		`7`: "7 is no absolute path", `"run/berth/agent.sock"`: `"run/berth/agent.sock" is no absolute path`,
+		`"/` + strings.Repeat("x", 107) + `"`: "longer than the 107 bytes",
+	} {
+		conf := `{"cniVersion":"1.1.0","name":"x","ipam":{"type":"berth","socket":` + value + `}}`
+		for _, command := range []string{"ADD", "CHECK", "STATUS", "GC"} {
+			if _, cniErr := exe(t, buildBerth(t), command, conf); cniErr == nil || cniErr.Code != types.ErrInvalidNetworkConfig || !strings.Contains(cniErr.Msg, want) {
+				t.Errorf("%s: %v, want %q", command, cniErr, want)
+			}
+		}
+		if _, cniErr := exe(t, buildBerth(t), "DEL", conf); cniErr == nil || !strings.Contains(cniErr.Msg, delegate.DefaultSocket) {
+			t.Errorf("DEL: %v", cniErr)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 )
@@ -224,10 +225,15 @@ func readConfig(data []byte) (config, *failure) {
 	return c, nil
 }
 
+// maxSocket is the length of a socket's path (unix(7), sun_path).
+const maxSocket = 107
+
 func (c *config) setSocket(value []byte) {
 	switch socket, ok := text(value); {
-	case !ok:
+	case !ok || socket != "" && !strings.HasPrefix(socket, "/"):
 		c.socketErr = errors.New(string(value) + " is no absolute path")
+	case len(socket) > maxSocket:
+		c.socketErr = errors.New(string(value) + " is longer than the " + strconv.Itoa(maxSocket) + " bytes that the path of a socket may have")
 	case socket != "":
 		c.socket = socket
 	}
