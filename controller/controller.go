@@ -4,6 +4,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -45,7 +46,7 @@ type Config struct {
 	Namespace string
 	// NoLeaderElection runs without a lease: one process only, as in tests.
 	NoLeaderElection bool
-	// MetricsAddress serves /metrics, HealthAddress /healthz and /readyz; "0" for none.
+	// MetricsAddress serves /metrics, HealthAddress /healthz and /readyz; "0" or "" for none.
 	MetricsAddress, HealthAddress string
 	// Interval of looks at the leases.
 	Interval time.Duration
@@ -185,7 +186,7 @@ func options(cfg Config, log logr.Logger) ctrl.Options {
 		LeaderElectionID:              Name,
 		LeaderElectionNamespace:       cfg.Namespace,
 		LeaderElectionReleaseOnCancel: true, // Run is the last thing that the process does
-		Metrics:                       server.Options{BindAddress: cfg.MetricsAddress},
+		Metrics:                       server.Options{BindAddress: cmp.Or(cfg.MetricsAddress, "0")},
 		HealthProbeBindAddress:        cfg.HealthAddress,
 		Cache: cache.Options{
 			DefaultTransform: cache.TransformStripManagedFields(),

@@ -3,6 +3,7 @@ package controller
 import (
 	"testing"
 
+	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/berthdev/berth/api/v1alpha1"
@@ -41,5 +42,14 @@ func TestPoolMetrics(t *testing.T) {
 	dropPoolMetrics(p.Name)
 	if got := count(); got != before {
 		t.Errorf("it is gone, and has %d numbers", got-before)
+	}
+}
+
+// TestNoMetrics: an empty address is none, and not the library's own.
+func TestNoMetrics(t *testing.T) {
+	for address, want := range map[string]string{"": "0", "0": "0", ":9642": ":9642"} {
+		if got := options(Config{MetricsAddress: address}, logr.Discard()).Metrics.BindAddress; got != want {
+			t.Errorf("%q: %q, want %q", address, got, want)
+		}
 	}
 }
