@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -125,18 +126,20 @@ func askAgent(ctx context.Context, c cluster, on agentOn, timeout time.Duration,
 	if err := reachable(on); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	container, command := agentCommand(on.pod, args...)
-	stdout, stderr, err := c.run(ctx, on.pod, container, command)
+	stdout, stderr, err := c.run(limited, on.pod, container, command)
 	switch {
 	case ctx.Err() != nil:
+		return fmt.Errorf("exec in pod %s/%s: interrupted", on.pod.Namespace, on.pod.Name)
+	case limited.Err() != nil:
 		return fmt.Errorf("exec in pod %s/%s: no answer within %s", on.pod.Namespace, on.pod.Name, timeout)
 	case err != nil:
 		return refused(err, on.pod)
 	}
 	if err := json.Unmarshal(stdout, answer); err != nil {
-		return agentSaid(on, args[0], string(stderr))
+		return agentSaid(on, args[0], cmp.Or(string(stderr), "it ended without an answer: "+err.Error()))
 	}
 	return nil
 }

@@ -114,12 +114,14 @@ const (
 func TestDoctor(t *testing.T) {
 	f := &fakeCluster{
 		pods: []corev1.Pod{agentPod("b", corev1.PodRunning), agentPod("a", corev1.PodRunning), agentPod("old", corev1.PodRunning), agentPod("sick", corev1.PodPending),
-			agentPod("barred", corev1.PodRunning), agentPod("hangs", corev1.PodRunning)},
+			agentPod("barred", corev1.PodRunning), agentPod("hangs", corev1.PodRunning), agentPod("mute", corev1.PodRunning)},
 		refuses: map[string]error{"barred": apierrors.NewForbidden(schema.GroupResource{Resource: "pods/exec"}, "x", errors.New("no"))},
 		says: func(node string, _ []string) (string, string) {
 			switch node {
 			case "a":
 				return well, ""
+			case "mute":
+				return `{"node":"mu`, ""
 			case "old":
 				return "", `berth-agent: unknown command "doctor" for "berth-agent"`
 			}
@@ -143,6 +145,8 @@ a: 1 ok
 			want: "old: berth-agent doctor in pod berth-system/berth-agent-old: berth-agent: unknown command \"doctor\" for \"berth-agent\"; the agent is of an earlier version, upgrade it\n"},
 		{args: "doctor sick", err: "something is wrong",
 			want: "sick: the agent's pod berth-system/berth-agent-sick is Pending; see `kubectl -n berth-system describe pod berth-agent-sick`\n"},
+		{args: "doctor mute", err: "something is wrong",
+			want: "mute: berth-agent doctor in pod berth-system/berth-agent-mute: it ended without an answer: unexpected end of JSON input\n"},
 		{args: "doctor nowhere", err: "something is wrong",
 			want: "nowhere: node \"nowhere\" has no pod of berth-agent; see `kubectl get daemonset -A -l " + agentSelector + "`\n"},
 		{args: "doctor hangs --timeout 20ms", err: "something is wrong", want: "hangs: exec in pod berth-system/berth-agent-hangs: no answer within 20ms\n"},
@@ -166,6 +170,11 @@ a: 1 ok
 	}
 	if out, err := runCommand(t, f, "doctor --timeout 20ms"); !errors.Is(err, errWrong) || strings.Count(out, "\n") < 6 || !strings.HasPrefix(out, "a: ") {
 		t.Errorf("all nodes: %q, %v", out, err)
+	}
+	ctx, interrupt := context.WithCancel(t.Context())
+	interrupt()
+	if err := askAgent(ctx, f, agentOn{"hangs", &f.pods[5]}, time.Minute, nil, "doctor"); err == nil || strings.Contains(err.Error(), "no answer within") {
+		t.Errorf("interrupted: %v", err)
 	}
 	f.err = errors.New("refused")
 	if _, err := runCommand(t, f, "doctor"); !errors.Is(err, f.err) {

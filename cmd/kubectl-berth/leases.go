@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/duration"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/ipam"
@@ -64,6 +65,18 @@ func phases() []string {
 
 // check also brings the phase into its usual case.
 func (f *filter) check() error {
+	for _, n := range []struct {
+		flag, value string
+		check       func(string) []string
+	}{
+		{"pool", f.pool, validation.IsDNS1123Label}, {"network", f.network, validation.IsDNS1123Label},
+		{"node", f.node, validation.IsDNS1123Subdomain}, {"namespace", f.namespace, validation.IsDNS1123Label},
+	} {
+		// In a selector a comma would begin another condition, which no lease meets.
+		if n.value != "" && len(n.check(n.value)) > 0 {
+			return fmt.Errorf("--%s %q is no name of a %s; name one", n.flag, n.value, n.flag)
+		}
+	}
 	if f.phase == "" {
 		return nil
 	}
@@ -133,7 +146,7 @@ func identity(i *v1alpha1.LeaseIdentity) string {
 	return i.Kind + " " + i.Namespace + "/" + cmp.Or(i.Pod, i.Name)
 }
 
-// since is the age of the present phase.
+// since is the age of the present phase; "" if the lease does not say.
 func since(l *v1alpha1.IPLease, now time.Time) string {
 	at := &l.CreationTimestamp
 	switch {
@@ -141,6 +154,8 @@ func since(l *v1alpha1.IPLease, now time.Time) string {
 		at = l.Spec.BoundAt
 	case (l.Spec.Phase == v1alpha1.LeaseReleased || l.Spec.Phase == v1alpha1.LeaseReserved) && l.Spec.ReleasedAt != nil:
 		at = l.Spec.ReleasedAt
+	case l.Spec.Phase == v1alpha1.LeaseQuarantined && (l.Spec.BoundAt != nil || l.Spec.ReleasedAt != nil):
+		return "" // it was something else before, and nothing has the time of the change
 	}
 	if at.IsZero() {
 		return ""

@@ -79,7 +79,22 @@ func command(e *env) *cobra.Command {
 			return err
 		},
 	})
+	for _, c := range root.Commands() {
+		if c.Args != nil {
+			c.Args = withUsage(c.Args)
+		}
+	}
 	return root
+}
+
+// withUsage adds to a complaint of the number of arguments what they are.
+func withUsage(args cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, given []string) error {
+		if err := args(cmd, given); err != nil {
+			return fmt.Errorf("%w; usage: %s", err, cmd.UseLine())
+		}
+		return nil
+	}
 }
 
 type server struct {

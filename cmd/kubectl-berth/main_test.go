@@ -162,6 +162,10 @@ vlan910   10.6.0.9   zone-a   Released   data/db-0   net1        node-b   -     
 `},
 		{args: "leases --pool none", want: "\nNo leases.\n"},
 		{args: "leases --phase free", err: `--phase "free" is none of Bound, Reserved, Released, Quarantined`},
+		{args: "leases --pool zone-a,zone-b", err: `--pool "zone-a,zone-b" is no name`},
+		{args: "leases --node node_a", err: `--node "node_a" is no name`},
+		{args: "leases -n Data", err: `--namespace "Data" is no name`},
+		{args: "leases --network vlan910,vlan911", err: `--network "vlan910,vlan911" is no name`},
 		{args: "who 10.6.0.100 --network vlan910", want: `
 10.6.0.100 in network vlan910: Bound for 90m
   pool         zone-a
@@ -187,7 +191,8 @@ vlan910   10.6.0.9   zone-a   Released   data/db-0   net1        node-b   -     
 		{args: "who 10.6.0.77 --network vlan911", want: "\n10.6.0.77 in network vlan911: free, in pool fresh; nobody is known to have held it\n"},
 		{args: "who 192.0.2.1", want: "\n192.0.2.1: no lease, and no pool has it\n"},
 		{args: "who web-0", err: `"web-0" is not an address`},
-		{args: "who", err: "accepts 1 arg"},
+		{args: "who", err: "accepts 1 arg(s), received 0; usage: kubectl berth who ADDRESS"},
+		{args: "leases zone-a", err: "usage: kubectl berth leases"},
 		{args: "version", want: "\ndev\n"},
 	} {
 		t.Run(tc.args, func(t *testing.T) {
@@ -280,11 +285,16 @@ func TestLeasesSayWhatIsSpecial(t *testing.T) {
 	ipam.Release(&kept, kept.Spec.Holder, now.Add(-time.Minute))
 	other := v1alpha1.IPLease{Spec: v1alpha1.IPLeaseSpec{Network: "net", Address: "10.6.0.3", Phase: v1alpha1.LeaseQuarantined,
 		Conflict: &v1alpha1.LeaseConflict{MAC: "02:00:00:00:00:09", SeenAt: metav1.NewTime(now)}}}
-	w := &fake{l: []v1alpha1.IPLease{migrating, kept, other}}
+	again := newLease(t, "net", "10.6.0.4", v1alpha1.LeaseHolder{Namespace: "shop", Pod: "gone", Node: "node-a"})
+	again.CreationTimestamp = metav1.NewTime(now.Add(-240 * time.Hour))
+	ipam.Release(&again, again.Spec.Holder, now.Add(-time.Hour))
+	ipam.Quarantine(&again, nil, netip.MustParseAddr("10.6.0.4"), v1alpha1.LeaseConflict{MAC: "02:00:00:00:00:09", SeenAt: metav1.NewTime(now)})
+	w := &fake{l: []v1alpha1.IPLease{migrating, kept, other, again}}
 	for args, want := range map[string][]string{
 		"leases":       {"vms/a,vms/b", "node-a,node-b", "VirtualMachineInstance vms/m", "StatefulSet shop/web-0", "60s", "02:00:00:00:00:09"},
 		"who 10.6.0.1": {"next pod     vms/b on node node-b", "identity     VirtualMachineInstance vms/m"},
 		"who 10.6.0.2": {"last pod     shop/web-0", "identity     StatefulSet shop/web-0"},
+		"who 10.6.0.4": {"10.6.0.4 in network net: Quarantined\n"}, // since when, the lease does not say
 		"who 10.6.0.3": {"conflict     02:00:00:00:00:09 answered, last seen at 2026-11-20T12:00:00Z"},
 	} {
 		var out bytes.Buffer
