@@ -31,6 +31,9 @@ func doctorCommand(cfg *agent.Config, servicePath, fastMode *bool, agentFlags *p
 			"which should be those of the agent that runs here. The exit code is 1 if something is wrong.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cfg.NodeName == "" { // a vmac's MAC comes from it
+				return errNoNode
+			}
 			found := doctor.Examine(cmd.Context(), doctor.Config{
 				Path:   path.Config{NodeName: cfg.NodeName, PinDir: cfg.PinDir},
 				Socket: cfg.Socket, Plugin: cfg.PluginSource, CNIBinDir: cfg.CNIBinDir, NetNS: netNS,

@@ -40,6 +40,8 @@ func main() {
 	}
 }
 
+var errNoNode = errors.New("no node name; set --node-name or the environment variable NODE_NAME")
+
 func command() *cobra.Command {
 	var cfg agent.Config
 	var kubeconfig, level string
@@ -62,7 +64,7 @@ func command() *cobra.Command {
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cfg.NodeName == "" {
-				return errors.New("no node name; set --node-name or the environment variable NODE_NAME")
+				return errNoNode
 			}
 			cfg.NoServicePath, cfg.NoFastMode = !servicePath, !fastMode
 			log, err := log()
@@ -159,7 +161,15 @@ func prefixes(flag string, list []string) (out []netip.Prefix, err error) {
 
 func kubeConfig(file string) (*rest.Config, error) {
 	if file == "" {
-		return rest.InClusterConfig()
+		rc, err := rest.InClusterConfig()
+		if err != nil {
+			return nil, fmt.Errorf("%w; set --kubeconfig where there is no service account", err)
+		}
+		return rc, nil
 	}
-	return clientcmd.BuildConfigFromFlags("", file)
+	rc, err := clientcmd.BuildConfigFromFlags("", file)
+	if err != nil {
+		return nil, fmt.Errorf("--kubeconfig: %w", err)
+	}
+	return rc, nil
 }

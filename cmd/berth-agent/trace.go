@@ -26,7 +26,12 @@ func traceCommand(cfg *agent.Config, agentFlags *pflag.FlagSet) *cobra.Command {
 		Short: "Say which way a new connection of a pod of this node goes, and why; or show its packets, with --watch",
 		Long: "Say which way a new connection of a pod of this node goes, and why. Nothing is sent or changed. With --watch it shows the pod's packets\n" +
 			"instead as they come by, and which of them are dropped: to and from these addresses, or all without any.",
-		Args: cobra.MinimumNArgs(1),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return fmt.Errorf("no pod; usage: %s", cmd.UseLine())
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			r := trace.Request{}
 			var ok bool

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"time"
 
@@ -27,6 +29,12 @@ func (w *watching) flags(cmd *cobra.Command) {
 }
 
 func (w *watching) run(cmd *cobra.Command, cfg trace.Config, r trace.Request, format format) error {
+	switch {
+	case w.rate == 0:
+		return errors.New("--rate must be at least 1")
+	case w.last <= 0:
+		return fmt.Errorf("--for %s must be more than 0", w.last)
+	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), w.last)
 	defer cancel()
 	if w.untilEOF {

@@ -63,7 +63,7 @@ func command(run runFunc) *cobra.Command {
 			cfg.REST.Namespace = cmp.Or(cfg.Namespace, "berth-system")
 			rc, err := kubeConfig(kubeconfig)
 			if err != nil {
-				return fmt.Errorf("%w; set --kubeconfig where there is no service account", err)
+				return err
 			}
 			rc.QPS = -1 // the API server's own flow control decides; what the controller asks at a time is bounded by its workers
 			rc.UserAgent = "berth-controller/" + version
@@ -139,7 +139,15 @@ func check(cfg controller.Config) error {
 
 func kubeConfig(file string) (*clientgo.Config, error) {
 	if file == "" {
-		return clientgo.InClusterConfig()
+		rc, err := clientgo.InClusterConfig()
+		if err != nil {
+			return nil, fmt.Errorf("%w; set --kubeconfig where there is no service account", err)
+		}
+		return rc, nil
 	}
-	return clientcmd.BuildConfigFromFlags("", file)
+	rc, err := clientcmd.BuildConfigFromFlags("", file)
+	if err != nil {
+		return nil, fmt.Errorf("--kubeconfig: %w", err)
+	}
+	return rc, nil
 }

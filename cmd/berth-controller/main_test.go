@@ -40,7 +40,8 @@ func TestFlags(t *testing.T) {
 		{name: "secret", args: []string{"--cluster-name=east", "--hub-kubeconfig-secret=berth-hub"}, want: "NAMESPACE/NAME"},
 		{name: "secret with a path", args: []string{"--cluster-name=east", "--hub-kubeconfig-secret=a/b/c"}, want: "NAMESPACE/NAME"},
 		{name: "log level", args: []string{"--log-level=loud"}, want: "--log-level"},
-		{name: "no kubeconfig", args: []string{"--kubeconfig=/absent"}, want: "/absent"},
+		{name: "no kubeconfig", args: []string{"--kubeconfig=/absent"}, want: "--kubeconfig: stat /absent"},
+		{name: "no service account", args: []string{"--kubeconfig="}, want: "set --kubeconfig where there is no service account"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			ran := false
