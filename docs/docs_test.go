@@ -3,6 +3,7 @@
 package docs
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -15,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/types"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"sigs.k8s.io/yaml"
 
@@ -355,5 +357,60 @@ func TestNames(t *testing.T) {
 				t.Errorf("%s: %v", page, err)
 			}
 		}
+	}
+}
+
+// TestRights: each resource that a role of the installation has is in the role's row, by the name of its kind.
+func TestRights(t *testing.T) {
+	kinds := map[string]string{"replicationcontrollers": "workloads", "deployments": "workloads", "statefulsets": "workloads", "daemonsets": "workloads", "cronjobs": "workloads",
+		"nodes": "nodes", "pods": "pods", "namespaces": "namespaces", "events": "events", "configmaps": "ConfigMap", "leases": "leader election lease", "secrets": "Secret",
+		"ipamclaims": "IPAMClaims", "services": "Services,"}
+	rows := map[string]string{}
+	for _, row := range table(section(t, operations, "Security")) {
+		rows[strings.Trim(row[0], "`")] += strings.ToLower(row[1])
+	}
+	rows["berth-hub-kubeconfig"] = rows["berth-controller` in `berth-system"]
+	for doc := range strings.SplitSeq(read(t, "../deploy/install.yaml"), "\n---\n") {
+		var role rbacv1.ClusterRole
+		if err := yaml.Unmarshal([]byte(doc), &role); err != nil || !strings.HasSuffix(role.Kind, "Role") {
+			continue
+		}
+		for _, rule := range role.Rules {
+			for _, resource := range rule.Resources {
+				resource, _, _ = strings.Cut(resource, "/")
+				kind := cmp.Or(kinds[resource], strings.TrimSuffix(strings.ReplaceAll(resource, "-", ""), "s"))
+				if resource == "replicasets" || resource == "jobs" { // workloads of the controller's, and by name the agent's
+					continue
+				}
+				if !strings.Contains(rows[role.Name], strings.ToLower(kind)) {
+					t.Errorf("%s, security: %s may %s %s, which is not in its row", operations, role.Name, rule.Verbs, resource)
+				}
+			}
+		}
+	}
+}
+
+// TestTablesAreWhole: a row that no table is before is shown as text.
+func TestTablesAreWhole(t *testing.T) {
+	for _, page := range pages {
+		in, before := false, ""
+		for i, line := range strings.Split(read(t, page), "\n") {
+			row := strings.HasPrefix(line, "|")
+			rule := strings.HasPrefix(line, "|--")
+			if row && !rule && !in && before != "" && !strings.HasPrefix(before, "|") {
+				t.Errorf("%s:%d: a row after text: %s", page, i+1, line)
+			}
+			in = rule || in && row
+			before = line
+		}
+	}
+}
+
+// TestNumberOfKinds: the installation has as many CRDs as the page says.
+func TestNumberOfKinds(t *testing.T) {
+	n := strings.Count(read(t, "../deploy/install.yaml"), "\nkind: CustomResourceDefinition\n")
+	words := []string{7: "seven", 8: "eight", 9: "nine"}
+	if n >= len(words) || !strings.Contains(read(t, operations), words[n]+" CRDs") {
+		t.Errorf("%s, install: the installation has %d CRDs", operations, n)
 	}
 }
