@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -99,9 +100,16 @@ func hopTo(file string, to netip.Addr) (h hop, err error) {
 	return h, nil
 }
 
+// toServiceCIDR by what the agent wants.
+func (w *walk) toServiceCIDR() bool {
+	p := w.told.Path.Prefixes
+	return p != nil && slices.ContainsFunc(p.Services, func(c netip.Prefix) bool { return c.Contains(w.to.Address) })
+}
+
 // crossing of the vmac.
 func (w *walk) crossing() bool {
 	const name = "vmac"
+	w.steered = w.toServiceCIDR() // what the programs have counts, where that can be read
 	hardware, err := net.ParseMAC(w.by.MAC)
 	if err != nil {
 		return w.on(name, report.Unknown, fmt.Sprintf("the MAC of %s is not known", w.by.Name))
