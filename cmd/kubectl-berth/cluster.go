@@ -31,7 +31,7 @@ type cluster interface {
 	pod(ctx context.Context, namespace, name string) (*corev1.Pod, error)
 	service(ctx context.Context, namespace, name string) (*corev1.Service, error)
 	slices(ctx context.Context, namespace, service string) ([]discoveryv1.EndpointSlice, error)
-	// run a command in a container: what it writes, and an error if it was not run. Its exit code is none.
+	// run a command in a container: what it writes, and an error if it was not run, or ended in error without a word.
 	run(ctx context.Context, pod *corev1.Pod, container string, command []string) (stdout, stderr []byte, err error)
 	// stream a command of a container until it ends or ctx does. Its standard input ends with that, too.
 	stream(ctx context.Context, pod *corev1.Pod, container string, command []string, stdout, stderr io.Writer) error
@@ -89,14 +89,35 @@ func (k *kube) slices(ctx context.Context, namespace, service string) ([]discove
 func (k *kube) run(ctx context.Context, pod *corev1.Pod, container string, command []string) (stdout, stderr []byte, err error) {
 	var out, complaint bytes.Buffer
 	err = k.exec(ctx, pod, container, command, remotecommand.StreamOptions{Stdout: &out, Stderr: &complaint})
-	return out.Bytes(), complaint.Bytes(), err
+	return out.Bytes(), complaint.Bytes(), ended(err, out.Len()+complaint.Len() > 0)
 }
 
 func (k *kube) stream(ctx context.Context, pod *corev1.Pod, container string, command []string, stdout, stderr io.Writer) error {
 	// Nothing is ever written: that it ends tells the other side that nobody is here any more.
 	in, end := io.Pipe()
 	defer func() { _ = end.Close() }()
-	return k.exec(ctx, pod, container, command, remotecommand.StreamOptions{Stdin: in, Stdout: stdout, Stderr: stderr})
+	said := &counted{Writer: stderr}
+	err := k.exec(ctx, pod, container, command, remotecommand.StreamOptions{Stdin: in, Stdout: stdout, Stderr: said})
+	return ended(err, said.n > 0)
+}
+
+// counted counts what is written.
+type counted struct {
+	io.Writer
+	n int
+}
+
+func (c *counted) Write(p []byte) (int, error) {
+	c.n += len(p)
+	return c.Writer.Write(p)
+}
+
+// ended drops the exit code of a command that has said what is wrong. One that was killed has not.
+func ended(err error, said bool) error {
+	if exit := exec.ExitError(nil); said && errors.As(err, &exit) && exit.Exited() {
+		return nil
+	}
+	return err
 }
 
 // exec by the subresource of that name: over a websocket, or SPDY where an API server or a proxy before it has none, as kubectl does.
@@ -117,11 +138,7 @@ func (k *kube) exec(ctx context.Context, pod *corev1.Pod, container string, comm
 	if err != nil {
 		return err
 	}
-	err = executor.StreamWithContext(ctx, o)
-	if exit := exec.ExitError(nil); errors.As(err, &exit) && exit.Exited() {
-		err = nil
-	}
-	return err
+	return executor.StreamWithContext(ctx, o)
 }
 
 // refused adds to what an exec failed with what allows it.

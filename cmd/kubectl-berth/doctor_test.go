@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/util/exec"
 )
 
 // fakeCluster has what its maps have.
@@ -204,5 +205,22 @@ func TestTwoAgents(t *testing.T) {
 		if out, err := runCommand(t, f, "doctor"); err != nil {
 			t.Errorf("%s: %v", out, err)
 		}
+	}
+}
+
+// TestEnded: an exit code is for those who have said why, not for who was killed.
+func TestEnded(t *testing.T) {
+	killed := exec.CodeExitError{Err: errors.New("command terminated with exit code 137"), Code: 137}
+	if err := ended(killed, true); err != nil {
+		t.Error(err)
+	}
+	if err := ended(killed, false); err == nil || !strings.Contains(err.Error(), "137") {
+		t.Error(err)
+	}
+	if err := ended(context.Canceled, true); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if err := ended(nil, false); err != nil {
+		t.Error(err)
 	}
 }
