@@ -15,7 +15,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/berthdev/berth/api/v1alpha1"
-	"github.com/berthdev/berth/ipam"
 )
 
 type filter struct{ pool, network, node, namespace, phase string }
@@ -88,11 +87,11 @@ func (f *filter) check() error {
 	return nil
 }
 
-// selector narrows the list on the server.
+// selector narrows the list on the server. Not by node: a machine that migrates is on two, and no selector has an "or".
 func (f *filter) selector() labels.Selector {
 	set := labels.Set{}
 	for key, value := range map[string]string{
-		v1alpha1.LabelPool: f.pool, v1alpha1.LabelNode: ipam.LabelValue(f.node), v1alpha1.LabelNamespace: f.namespace,
+		v1alpha1.LabelPool: f.pool, v1alpha1.LabelNamespace: f.namespace,
 	} {
 		if value != "" {
 			set[key] = value
@@ -102,8 +101,11 @@ func (f *filter) selector() labels.Selector {
 }
 
 func (f *filter) matches(l *v1alpha1.IPLease) bool {
-	return (f.network == "" || f.network == l.Spec.Network) && (f.phase == "" || f.phase == string(l.Spec.Phase))
+	return (f.network == "" || f.network == l.Spec.Network) && (f.phase == "" || f.phase == string(l.Spec.Phase)) &&
+		(f.node == "" || isOn(l.Spec.Holder, f.node) || isOn(l.Spec.Next, f.node))
 }
+
+func isOn(h *v1alpha1.LeaseHolder, node string) bool { return h != nil && h.Node == node }
 
 func writeLeases(e *env, leases []v1alpha1.IPLease) error {
 	slices.SortFunc(leases, func(a, b v1alpha1.IPLease) int {

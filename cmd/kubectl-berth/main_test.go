@@ -291,11 +291,12 @@ func TestLeasesSayWhatIsSpecial(t *testing.T) {
 	ipam.Quarantine(&again, nil, netip.MustParseAddr("10.6.0.4"), v1alpha1.LeaseConflict{MAC: "02:00:00:00:00:09", SeenAt: metav1.NewTime(now)})
 	w := &fake{l: []v1alpha1.IPLease{migrating, kept, other, again}}
 	for args, want := range map[string][]string{
-		"leases":       {"vms/a,vms/b", "node-a,node-b", "VirtualMachineInstance vms/m", "StatefulSet shop/web-0", "60s", "02:00:00:00:00:09"},
-		"who 10.6.0.1": {"next pod     vms/b on node node-b", "identity     VirtualMachineInstance vms/m"},
-		"who 10.6.0.2": {"last pod     shop/web-0", "identity     StatefulSet shop/web-0"},
-		"who 10.6.0.4": {"10.6.0.4 in network net: Quarantined\n"}, // since when, the lease does not say
-		"who 10.6.0.3": {"conflict     02:00:00:00:00:09 answered, last seen at 2026-11-20T12:00:00Z"},
+		"leases":               {"vms/a,vms/b", "node-a,node-b", "VirtualMachineInstance vms/m", "StatefulSet shop/web-0", "60s", "02:00:00:00:00:09"},
+		"leases --node node-b": {"vms/a,vms/b"}, // where it migrates to
+		"who 10.6.0.1":         {"next pod     vms/b on node node-b", "identity     VirtualMachineInstance vms/m"},
+		"who 10.6.0.2":         {"last pod     shop/web-0", "identity     StatefulSet shop/web-0"},
+		"who 10.6.0.4":         {"10.6.0.4 in network net: Quarantined\n"}, // since when, the lease does not say
+		"who 10.6.0.3":         {"conflict     02:00:00:00:00:09 answered, last seen at 2026-11-20T12:00:00Z"},
 	} {
 		var out bytes.Buffer
 		cmd := command(&env{out: &out, now: func() time.Time { return now }, connect: func() (reader, error) { return w, nil }})
