@@ -46,11 +46,13 @@ func parseTarget(s string) (t target, err error) {
 		}
 	}
 	t.name, t.port, _ = strings.Cut(rest, ":")
-	if namespace, name, ok := strings.Cut(t.name, "/"); ok {
+	namespace, name, two := strings.Cut(t.name, "/")
+	if two {
 		t.namespace, t.name = namespace, name
 	}
-	if t.name == "" || strings.ContainsAny(t.name, "/ ") {
-		return t, fmt.Errorf("%q is neither SERVICE[:PORT][/PROTOCOL] nor ADDRESS:PORT[/PROTOCOL]", s)
+	// Neither name has a dot: who writes one means an address, or a name of DNS.
+	if t.name == "" || two && t.namespace == "" || strings.ContainsAny(t.namespace+t.name, "/. ") {
+		return t, fmt.Errorf("%q is neither SERVICE[:PORT][/PROTOCOL], with NAMESPACE/ before it if need be, nor ADDRESS:PORT[/PROTOCOL]", s)
 	}
 	return t, nil
 }
