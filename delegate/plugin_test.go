@@ -240,6 +240,7 @@ func TestMalformedAnswer(t *testing.T) {
 func TestBadSocket(t *testing.T) {
 	for value, want := range map[string]string{
 		`7`: "7 is no absolute path", `"run/berth/agent.sock"`: `"run/berth/agent.sock" is no absolute path`,
+		`"/run/x\u0000y"`:                     "is no absolute path",
 		`"/` + strings.Repeat("x", 107) + `"`: "longer than the 107 bytes",
 	} {
 		conf := `{"cniVersion":"1.1.0","name":"x","ipam":{"type":"berth","socket":` + value + `}}`

@@ -230,7 +230,7 @@ const maxSocket = 107
 
 func (c *config) setSocket(value []byte) {
 	switch socket, ok := text(value); {
-	case !ok || socket != "" && !strings.HasPrefix(socket, "/"):
+	case !ok || socket != "" && (socket[0] != '/' || strings.Contains(socket, "\x00")):
 		c.socketErr = errors.New(string(value) + " is no absolute path")
 	case len(socket) > maxSocket:
 		c.socketErr = errors.New(string(value) + " is longer than the " + strconv.Itoa(maxSocket) + " bytes that the path of a socket may have")
