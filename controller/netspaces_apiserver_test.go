@@ -99,6 +99,33 @@ func TestNetspaceOnAPIServer(t *testing.T) {
 }
 
 // TestNetspaceWithoutVLAN: the share stays in the VLAN, and on the link, of the Subnet, behind its gateway.
+// TestNetspaceOwnsWhatIsIts: Kubernetes collects what an object of a UID owns that there is no more, so what a Netspace made anew under its name
+// finds of the one before is to be its own.
+func TestNetspaceOwnsWhatIsIts(t *testing.T) {
+	l := newLandlord(t, v1alpha1.SubnetCIDR{CIDR: "10.50.0.0/24"})
+	stop := l.start(t, atOnce)
+	n := l.netspace(nil, l.namespace(t, nil))
+	l.ready(n, "True Serving")
+	l.filled(n.Name)
+	stop()
+	anew := &v1alpha1.Netspace{ObjectMeta: metav1.ObjectMeta{Name: n.Name}, Spec: n.Spec}
+	l.remove(t, n) // by force
+	l.create(t, anew)
+	l.start(t, atOnce)
+	l.ready(anew, "True Serving")
+	for _, o := range []client.Object{&v1alpha1.Subnet{ObjectMeta: metav1.ObjectMeta{Name: anew.Status.Subnet}}, &v1alpha1.IPPool{ObjectMeta: metav1.ObjectMeta{Name: n.Name}}} {
+		l.eventually(t, func() error {
+			if err := l.admin.Get(t.Context(), client.ObjectKeyFromObject(o), o); err != nil {
+				return err
+			}
+			if c := metav1.GetControllerOf(o); c == nil || c.UID != anew.UID {
+				return fmt.Errorf("%T is owned by %+v, want by %s", o, c, anew.UID)
+			}
+			return nil
+		})
+	}
+}
+
 func TestNetspaceWithoutVLAN(t *testing.T) {
 	l := newLandlord(t, v1alpha1.SubnetCIDR{CIDR: "10.51.0.0/24", Gateway: "10.51.0.1"})
 	l.edit(t, l.total, func() { l.total.Spec.Parent = l.link })

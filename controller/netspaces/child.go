@@ -50,8 +50,7 @@ func newChild(n *v1alpha1.Netspace, parent *v1alpha1.Subnet, vlan *int32) *v1alp
 	c := &v1alpha1.Subnet{}
 	c.Name = childName(parent.Name, n.Name, vlan)
 	c.Labels = map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedBy, LabelShareOf: parent.Name}
-	c.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(n, v1alpha1.GroupVersion.WithKind("Netspace"))}
-	c.OwnerReferences[0].BlockOwnerDeletion = nil // it would need rights on the Netspace's finalizers
+	c.OwnerReferences = []metav1.OwnerReference{reference(n)}
 	c.Spec = v1alpha1.SubnetSpec{
 		Network: c.Name, VLAN: parent.Spec.VLAN, Pairing: parent.Spec.Pairing, Netspace: n.Name,
 		NodeAffinity: parent.Spec.NodeAffinity.DeepCopy(), Parent: shareLink(n, parent),
@@ -66,6 +65,13 @@ func newChild(n *v1alpha1.Netspace, parent *v1alpha1.Subnet, vlan *int32) *v1alp
 		c.Spec.CIDRs = append(c.Spec.CIDRs, v1alpha1.SubnetCIDR{CIDR: p.CIDR, Reserved: []string{p.CIDR}})
 	}
 	return c
+}
+
+// reference to the netspace that owns what is made for it; one made anew under its name has another UID.
+func reference(n *v1alpha1.Netspace) metav1.OwnerReference {
+	ref := metav1.NewControllerRef(n, v1alpha1.GroupVersion.WithKind("Netspace"))
+	ref.BlockOwnerDeletion = nil // it would need rights on the Netspace's finalizers
+	return *ref
 }
 
 // pending says whether a child has its addresses not yet.

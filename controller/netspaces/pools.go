@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/big"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -64,11 +65,12 @@ func (r *reconciler) keepPool(ctx context.Context, n *v1alpha1.Netspace, s *v1al
 		return refusal{reasonBusy, fmt.Sprintf("its pool %q is being deleted; another is made when it is gone", name)}, nil
 	}
 	size := int32(sizeOf(int64(*pool.Spec.Size), used(pool), most))
-	if size == *pool.Spec.Size {
+	refs := []metav1.OwnerReference{reference(n)}
+	if size == *pool.Spec.Size && equality.Semantic.DeepEqual(refs, pool.OwnerReferences) {
 		return refusal{}, nil
 	}
 	old := pool.DeepCopy()
-	pool.Spec.Size = &size
+	pool.Spec.Size, pool.OwnerReferences = &size, refs
 	return refusal{}, r.client.Patch(ctx, pool, client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{}))
 }
 
@@ -76,8 +78,7 @@ func (r *reconciler) makePool(ctx context.Context, n *v1alpha1.Netspace, s *v1al
 	p := &v1alpha1.IPPool{}
 	p.Name = name
 	p.Labels = map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedBy}
-	p.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(n, v1alpha1.GroupVersion.WithKind("Netspace"))}
-	p.OwnerReferences[0].BlockOwnerDeletion = nil
+	p.OwnerReferences = []metav1.OwnerReference{reference(n)}
 	p.Spec = v1alpha1.IPPoolSpec{Network: s.Spec.Network, Subnet: s.Name, Size: &size, Netspace: n.Name}
 	switch err := r.client.Create(ctx, p); {
 	case apierrors.IsAlreadyExists(err):

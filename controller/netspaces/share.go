@@ -138,7 +138,7 @@ func (r *reconciler) settle(ctx context.Context, n *v1alpha1.Netspace, parent, c
 	if want.Spec.Parent = link; n.Spec.Share.VLANs != "" && link != "" {
 		want.Spec.Parent = fmt.Sprintf("%s.%d", link, *child.Spec.VLAN)
 	}
-	want.OwnerReferences = newChild(n, parent, nil).OwnerReferences // a Netspace made anew under its name has another UID
+	want.OwnerReferences = []metav1.OwnerReference{reference(n)}
 	if pending(child) {
 		if n.Spec.Share.VLANs != "" {
 			if ref, err := r.yield(ctx, n, parent, child, link); ref.reason != "" || err != nil {
