@@ -63,7 +63,7 @@ func (h *Hub) asLeft(ctx context.Context, l *link) error {
 		h.setAway(err) // until the next look, which reads it anew
 		return fmt.Errorf("%w: %w", subnets.ErrAway, err)
 	case time.Now().Before(l.quiet):
-		return fmt.Errorf("%w: the hub was away, or has been restored from a backup, and members first say what they hold", subnets.ErrAway)
+		return fmt.Errorf("%w: the hub or this cluster was away, and the hub may have been restored from a backup: members first say what they hold", subnets.ErrAway)
 	}
 	return nil
 }

@@ -115,6 +115,10 @@ func (h *Hub) anew(ctx context.Context, kubeconfig []byte) (*link, error) {
 // errRestored: the hub is not as we left it.
 var errRestored = errors.New("the hub has been restored from a backup, says the HubMember")
 
+// lately is how old the last sign of life of another controller of this cluster may be for it not to be a backup's. With an older one nobody
+// has seen the hub since, so that it may have been restored meanwhile.
+const lately = time.Minute
+
 // register the name of this cluster, or find that it is another's. What another left under it must be given back first, by a person.
 func (h *Hub) register(ctx context.Context, l *link) error {
 	l.mu.Lock()
@@ -128,6 +132,9 @@ func (h *Hub) register(ctx context.Context, l *link) error {
 		m.Name, m.Spec.UID, m.Spec.Seen = h.cfg.Cluster, string(*h.uid.Load()), metav1.Now()
 		err = l.live.Create(ctx, m)
 	case err == nil && time.Since(m.Spec.Seen.Time) > 2*h.cfg.Interval:
+		if l.version == "" && time.Since(m.Spec.Seen.Time) > lately {
+			l.quiet = time.Now().Add(2 * h.cfg.Interval)
+		}
 		m.Spec.Seen = metav1.Now()
 		err = l.live.Update(ctx, m)
 	case errors.Is(err, errRestored):

@@ -4,17 +4,21 @@ package hub
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/berthdev/berth/api/v1alpha1"
@@ -138,6 +142,59 @@ func TestKubeconfig(t *testing.T) {
 
 // authority of this cluster, which is not the hub's.
 func (c *cluster) authority() string { return base64.StdEncoding.EncodeToString(c.rc.CAData) }
+
+// TestRestoredUnseen: a member whose controller begins when the hub was restored, and so has not seen what the hub was before, leaves to others
+// what that has forgotten as much as one that has.
+func TestRestoredUnseen(t *testing.T) {
+	w := newWorld(t)
+	s := w.subnet("", "10.6.0.0/22")
+	a, b := w.members[0], w.members[1]
+	a.every, b.every = time.Second, 5*time.Second
+	var away atomic.Bool // the hub, from a
+	a.start(func(rc *rest.Config) *rest.Config {
+		return apitest.Wrap(rc, func(next http.RoundTripper, r *http.Request) (*http.Response, error) {
+			if away.Load() && "https://"+r.URL.Host == w.hub.rc.Host {
+				return nil, errors.New("away, says the test")
+			}
+			return next.RoundTrip(r)
+		})
+	})
+	stop := b.start(nil)
+	a.wantInStep(s, "True InStep")
+	b.wantInStep(s, "True InStep")
+	stop()
+	w.hub.patch(&v1alpha1.HubMember{ObjectMeta: metav1.ObjectMeta{Name: b.name}}, fmt.Sprintf(`{"spec":{"seen":%q}}`, time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)))
+	backup := filepath.Join(t.TempDir(), "etcd")
+	w.backup(backup)
+	a.wantInStep(s, "True InStep")
+	p := a.pool(s, 700)
+	a.wantHas(p, 700)
+	held := a.blocks()
+
+	q := b.pool(s, 400) // more than is left
+	away.Store(true)
+	w.restore(backup)
+	b.start(nil)
+	apitest.Eventually(t, "what b makes of it", func() error {
+		got := subnettest.Condition(b.get(q).Status.Conditions, v1alpha1.PoolCarved)
+		if !strings.HasPrefix(got, "True") && !strings.Contains(got, "members first say what they hold") {
+			return errors.New(got)
+		}
+		return nil
+	})
+	away.Store(false)
+	for _, block := range held {
+		a.wantEvent(block.Name, noteReclaimed)
+	}
+	b.wantCarved(q, "False SubnetExhausted")
+	for _, c := range []*cluster{a, b} {
+		c.wantDisputed(s, "none")
+	}
+	w.check()
+	a.remove(p)
+	b.remove(q)
+	w.wantNoBlocks()
+}
 
 // TestRestored: the hub is restored from a backup. What members were given since they claim again, what they returned since they return again.
 func TestRestored(t *testing.T) {
