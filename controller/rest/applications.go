@@ -3,6 +3,7 @@ package rest
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -228,6 +229,10 @@ func (a *api) reserve(ctx context.Context, in *assign, wanted []claim) (*answer[
 			p := told(err)
 			if left := a.undo(ctx, undo); len(left) > 0 {
 				p.Detail += "; and could not be released again: " + strings.Join(left, ", ")
+			}
+			if p.Status == http.StatusServiceUnavailable && !in.DryRun { // by whom cannot be told from a lease: it stays
+				p.Detail += fmt.Sprintf("; %s may be reserved all the same: GET /v1/applications/%s/%s/%s/addresses lists it then, and DELETE releases it",
+					c.addr, in.Namespace, in.Kind, in.Name)
 			}
 			return nil, p
 		}

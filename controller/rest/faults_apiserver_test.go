@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/berthdev/berth/api/v1alpha1"
 	"github.com/berthdev/berth/ipam/store/apitest"
 )
 
@@ -42,19 +43,22 @@ func (c *cluster) faulty(t *testing.T, of func(verb string, r resource) fault) {
 func (f *faults) Create(ctx context.Context, o client.Object, opts ...client.CreateOption) error {
 	var all client.CreateOptions
 	all.ApplyOptions(opts)
-	return f.do("create", o, len(all.DryRun) > 0, func() error { return f.Client.Create(ctx, o, opts...) })
+	return f.do(ctx, "create", o, len(all.DryRun) > 0, func() error { return f.Client.Create(ctx, o, opts...) })
 }
 
 func (f *faults) Delete(ctx context.Context, o client.Object, opts ...client.DeleteOption) error {
 	var all client.DeleteOptions
 	all.ApplyOptions(opts)
-	return f.do("delete", o, len(all.DryRun) > 0, func() error { return f.Client.Delete(ctx, o, opts...) })
+	return f.do(ctx, "delete", o, len(all.DryRun) > 0, func() error { return f.Client.Delete(ctx, o, opts...) })
 }
 
-func (f *faults) do(verb string, o client.Object, dry bool, request func() error) error {
-	r := kindOf(o)
+func (f *faults) do(ctx context.Context, verb string, o client.Object, dry bool, request func() error) error {
 	if dry {
 		return request()
+	}
+	r := leases
+	if _, ok := o.(*v1alpha1.IPLease); !ok {
+		r = kindOf(o)
 	}
 	switch f.of(verb, r) {
 	case refused:
@@ -62,7 +66,7 @@ func (f *faults) do(verb string, o client.Object, dry bool, request func() error
 	case lost:
 		there := o.DeepCopyObject().(client.Object)
 		if verb == "create" {
-			if err := f.Client.Create(context.Background(), there); err != nil {
+			if err := f.Client.Create(context.WithoutCancel(ctx), there); err != nil {
 				return err
 			}
 			return errLost

@@ -321,6 +321,23 @@ func TestFixedTogether(t *testing.T) {
 	}
 }
 
+// TestFixedUnheard: an address that is fixed, though the API server's answer was lost, is named.
+func TestFixedUnheard(t *testing.T) {
+	c := newCluster(t)
+	u := c.user(t)
+	c.subnet(t, "10.6.0.0/24")
+	c.pool(t, 10)
+	c.faulty(t, at(lost, "create ipleases"))
+	app := "/v1/applications/" + c.namespace + "/Deployment/web/addresses"
+	u.ask(t, "POST", app, map[string]any{"addresses": []string{"10.6.0.3"}, "pool": c.name}).want(t, 503, nil, "not available", "10.6.0.3 may be reserved", app)
+	var list List[Lease]
+	u.ask(t, "GET", app, nil).want(t, 200, &list)
+	if len(list.Items) != 1 {
+		t.Errorf("fixed are %+v", list.Items)
+	}
+	u.ask(t, "DELETE", app+"/10.6.0.3?network="+c.name, nil).want(t, 200, nil)
+}
+
 // lease of the test's pool.
 func (c *cluster) lease(t *testing.T, address string, phase v1alpha1.LeasePhase, identity *v1alpha1.LeaseIdentity) {
 	t.Helper()
