@@ -15,13 +15,13 @@ import (
 // lapse of a lease: by the API's word it is this node's no longer, and nothing here gave it up. The controller has freed it, a person has
 // deleted it, or the API was restored from a backup that is older.
 //
-//	by the journal                   the pod               then
-//	unknown, or without its result   –                     forgotten
-//	to be rebound                    –                     replay tells of its end
-//	a newer sandbox of the pod has it –                    it does
-//	an ADD was answered with it      gone, or its node     forgotten
-//	an ADD was answered with it      lives                 claimed again; if it is another's by now, AddressLost
-//	an ADD was answered with it      the API is away       the next sweep asks again
+//	by the journal                  the pod                 then
+//	to be rebound                   –                       replay tells of its end
+//	a sandbox's of the pod          has it by a newer one   nothing
+//	unknown, or without a result    –                       forgotten
+//	an ADD was answered with it     gone, or its node is    forgotten
+//	an ADD was answered with it     lives                   claimed again; if it is another's by now, AddressLost
+//	an ADD was answered with it     the API is away         the next sweep asks again
 func (a *Agent) lapse(ctx context.Context, l *v1alpha1.IPLease) {
 	h := ipam.HolderOn(l, a.cfg.NodeName)
 	e := a.journal.OfLease(l.Name)
@@ -57,7 +57,8 @@ func (a *Agent) uses(ctx context.Context, e *journal.Entry) (bool, error) {
 // reclaim a lease for the interface that uses its address, now or as soon as the API answers: others would be given it, too.
 func (a *Agent) reclaim(ctx context.Context, e *journal.Entry, l *v1alpha1.IPLease) {
 	h := e.Holder
-	a.log.Warn("the lease of a pod that lives was deleted or freed; it is claimed again", "lease", l.Name, "pod", h.Namespace+"/"+h.Pod, "interface", h.Interface)
+	a.log.Warn("the lease of a pod that lives was deleted or freed; it is claimed again",
+		"lease", l.Name, "pod", h.Namespace+"/"+h.Pod, "interface", h.Interface)
 	a.journal.Unbind(h.ContainerID, h.Interface, l.Name)
 	if err := a.replayRebind(ctx, h); err != nil {
 		a.log.Warn("claim a lease again; tried on", "every", replayEvery, "err", err)
