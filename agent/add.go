@@ -108,7 +108,7 @@ func (a *Agent) addPod(c call, conf *delegate.Config, args delegate.Args, pod *c
 	target.Kept = a.store.Kept(claimant)
 	own := a.worthKeeping(a.ownLeases(holder), holder, target.Kept)
 	for _, l := range own {
-		if addr, err := netip.ParseAddr(l.Spec.Address); err == nil {
+		if addr, err := netip.ParseAddr(l.Spec.Address); err == nil && !a.half(l, own) {
 			target.Held[addr] = l.Spec.Pool
 		}
 	}
@@ -244,6 +244,19 @@ func (a *Agent) worthKeeping(own []*v1alpha1.IPLease, h v1alpha1.LeaseHolder, ke
 	}
 	of[unanswered] = slices.DeleteFunc(of[unanswered], func(l *v1alpha1.IPLease) bool { return better[familyOf(l)] })
 	return slices.Concat(of[:]...)
+}
+
+// half says whether a lease is half of a pair, of a claim that came to nothing: no ADD was answered with it, as far as the journal knows. So
+// it is nothing that the interface has and keeps without the other half, as it would if its pool was paired later.
+func (a *Agent) half(l *v1alpha1.IPLease, own []*v1alpha1.IPLease) bool {
+	p := a.pools.named(l.Spec.Pool)
+	if p == nil || !p.Paired() || !a.journal.Keeps() {
+		return false
+	}
+	if e := a.journal.OfLease(l.Name); e != nil && len(e.Result) > 0 {
+		return false
+	}
+	return !slices.ContainsFunc(own, func(o *v1alpha1.IPLease) bool { return o.Spec.Pool == l.Spec.Pool && familyOf(o) != familyOf(l) })
 }
 
 // familyOf a lease's address; "" if that is none.

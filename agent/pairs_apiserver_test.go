@@ -49,6 +49,23 @@ func TestHalfIsFreed(t *testing.T) {
 	r.phase("10.6.0.200", v1alpha1.LeaseReleased)
 }
 
+// Half a pair, of a claim that came to nothing, is nothing that an interface keeps when its pool gives no more; of another pool it gets a pair.
+func TestHalfOfDisabledPool(t *testing.T) {
+	r := newJournalRig(t, `a: {pairing: index, subnets: [{cidr: 10.6.0.0/24}, {cidr: "fd00:6::/120"}]}`, `b: {subnets: [{cidr: 10.7.0.0/24}]}`)
+	p := r.pod("half", "berth.dev/ippool=$a")
+	q := r.pod("other", "berth.dev/ippool=$a,$b")
+	r.holds(p, "s1", "a", "10.6.0.200")
+	r.holds(q, "s2", "a", "10.6.0.201")
+	r.edit("a", func(p *v1alpha1.IPPoolSpec) { p.Disabled = true })
+	for _, sandbox := range []string{"s1", "s1b"} {
+		r.refused(request(p, sandbox, "net1", macvlan), delegate.CodeNoPool, "is disabled")
+	}
+	if got := r.add(q, "s2b", "net1"); !strings.HasPrefix(got, "10.7.0.") {
+		t.Errorf("given %s", got)
+	}
+	r.phase("10.6.0.201", v1alpha1.LeaseReleased)
+}
+
 // An interface that was given an address of one family alone keeps it, and no more, when its pool is paired.
 func TestPairedUnderOneFamily(t *testing.T) {
 	r := newRig(t, `a: {subnets: [{cidr: 10.6.0.0/24}, {cidr: "fd00:6::/120"}]}`)
