@@ -250,10 +250,7 @@ func (a *Agent) worthKeeping(own []*v1alpha1.IPLease, h v1alpha1.LeaseHolder, ke
 // it is nothing that the interface has and keeps without the other half, as it would if its pool was paired later.
 func (a *Agent) half(l *v1alpha1.IPLease, own []*v1alpha1.IPLease) bool {
 	p := a.pools.named(l.Spec.Pool)
-	if p == nil || !p.Paired() || !a.journal.Keeps() {
-		return false
-	}
-	if e := a.journal.OfLease(l.Name); e != nil && len(e.Result) > 0 {
+	if p == nil || !p.Paired() || !a.journal.Keeps() || a.journal.OfLease(l.Name).Answered() {
 		return false
 	}
 	return !slices.ContainsFunc(own, func(o *v1alpha1.IPLease) bool { return o.Spec.Pool == l.Spec.Pool && familyOf(o) != familyOf(l) })

@@ -80,8 +80,7 @@ func askedOf(pod *corev1.Pod, ask nad.Ask) (ipam.Asked, error) {
 // early warns of an address that was given out before its cooldown was over.
 func (a *Agent) early(l *v1alpha1.IPLease, by time.Duration) {
 	h := l.Spec.Holder
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: h.Namespace, Name: h.Pod, UID: h.UID}}
 	a.metrics.early.Inc()
-	a.warn(pod, "AddressReusedEarly", fmt.Sprintf("address %s of pool %q was given out %s before its cooldown was over, since no other is free; "+
+	a.warn(podOfHolder(h), "AddressReusedEarly", fmt.Sprintf("address %s of pool %q was given out %s before its cooldown was over, since no other is free; "+
 		"neighbours may still know its last holder: add addresses, or lower the pool's cooldown", l.Spec.Address, l.Spec.Pool, by.Round(time.Second)))
 }

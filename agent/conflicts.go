@@ -252,7 +252,6 @@ func (c *conflicts) warn(l *v1alpha1.IPLease, reason, note string) {
 	l.APIVersion, l.Kind = v1alpha1.GroupVersion.String(), "IPLease" // the API server's answers lack them
 	c.events.Eventf(l, nil, corev1.EventTypeWarning, reason, "DetectConflict", "%s", shortened(note))
 	for _, h := range ipam.Holders(l) {
-		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: h.Namespace, Name: h.Pod, UID: h.UID}}
-		c.events.Eventf(pod, l, corev1.EventTypeWarning, reason, "DetectConflict", "%s", shortened(note))
+		c.events.Eventf(podOfHolder(h), l, corev1.EventTypeWarning, reason, "DetectConflict", "%s", shortened(note))
 	}
 }

@@ -105,7 +105,7 @@ func (a *Agent) syncFast() {
 	var all []fast.Interface
 	for k := range of {
 		e := a.journal.Interface(k.containerID, k.ifName)
-		if e == nil || !e.Fast || len(e.Result) == 0 {
+		if !e.Answered() || !e.Fast {
 			continue
 		}
 		res := &types100.Result{}

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/berthdev/berth/agent/guards"
@@ -207,7 +206,7 @@ func (a *Agent) refused(i guards.Interface, n guards.Refused) {
 		if h == nil {
 			continue
 		}
-		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: h.Namespace, Name: h.Pod, UID: h.UID}}
+		pod := podOfHolder(h)
 		if n.Frames > 0 {
 			a.warn(pod, "SourceGuardRefused", fmt.Sprintf("interface %s sent %d frames with an address or a MAC that is not of its leases; they were dropped. "+
 				"If the pod is to use further addresses, name them in the annotation %s", i.Name, n.Frames, nad.AllowedAnnotation))

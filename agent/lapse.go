@@ -44,7 +44,7 @@ func (a *Agent) lapse(ctx context.Context, l *v1alpha1.IPLease) {
 
 // uses says, by the API's own word, whether a pod lives that has what an ADD was answered with.
 func (a *Agent) uses(ctx context.Context, e *journal.Entry) (bool, error) {
-	if e == nil || len(e.Result) == 0 || e.Holder.UID == "" {
+	if !e.Answered() || e.Holder.UID == "" {
 		return false, nil
 	}
 	if gone, err := a.pods.gone(ctx, e.Holder.Namespace, e.Holder.Pod, string(e.Holder.UID)); err != nil || gone {
@@ -68,7 +68,7 @@ func (a *Agent) reclaim(ctx context.Context, e *journal.Entry, l *v1alpha1.IPLea
 // reclaimed tells of a lease that was claimed again, and takes back to the path what was taken off it meanwhile.
 func (a *Agent) reclaimed(ctx context.Context, e *journal.Entry, l *v1alpha1.IPLease) {
 	h := e.Holder
-	a.event(podOf(h), "AddressClaimedAgain", fmt.Sprintf("the lease of address %s, which interface %s uses, was deleted or freed by another; it is claimed again",
+	a.event(podOfHolder(&h), "AddressClaimedAgain", fmt.Sprintf("the lease of address %s, which interface %s uses, was deleted or freed by another; it is claimed again",
 		l.Spec.Address, h.Interface))
 	if err := a.resume(ctx, e); err != nil {
 		a.log.Warn("service path of a lease claimed again", "lease", l.Name, "err", err)
@@ -86,10 +86,10 @@ func (a *Agent) resume(ctx context.Context, e *journal.Entry) error {
 	if h.Parent == "" || e.Guard == nil {
 		return nil
 	}
-	return a.guard(podOf(h), guarded(h, e.NetNS, e.Guard, e.Leases), e.Guard)
+	return a.guard(podOfHolder(&h), guarded(h, e.NetNS, e.Guard, e.Leases), e.Guard)
 }
 
-// podOf a holder, for events: only its name is known.
-func podOf(h v1alpha1.LeaseHolder) *corev1.Pod {
+// podOfHolder is the pod of a holder, for events: only its name is known.
+func podOfHolder(h *v1alpha1.LeaseHolder) *corev1.Pod {
 	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: h.Namespace, Name: h.Pod, UID: h.UID}}
 }

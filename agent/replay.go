@@ -152,7 +152,7 @@ func (a *Agent) loseLease(ctx context.Context, e *journal.Entry, l *v1alpha1.IPL
 	}
 	a.log.Error("a pod uses an address whose lease is another's by now; delete the pod",
 		"address", l.Spec.Address, "pod", h.Namespace+"/"+h.Pod, "interface", h.Interface, "reason", why)
-	a.event(podOf(h), "AddressLost", fmt.Sprintf("interface %s uses address %s, but the lease is another's by now: %s; delete the pod so that it gets another address",
+	a.event(podOfHolder(&h), "AddressLost", fmt.Sprintf("interface %s uses address %s, but the lease is another's by now: %s; delete the pod so that it gets another address",
 		h.Interface, l.Spec.Address, why))
 	a.journal.Lost(h.ContainerID, h.Interface, l.Name)
 	a.silence(sandbox{h.ContainerID, h.Interface}, []*v1alpha1.IPLease{l})

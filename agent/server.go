@@ -80,7 +80,7 @@ func (a *Agent) status(c call) error {
 	if a.isReady() {
 		return a.statusOf(c)
 	}
-	if slices.ContainsFunc(a.journal.Entries(), func(e *journal.Entry) bool { return len(e.Result) > 0 }) {
+	if slices.ContainsFunc(a.journal.Entries(), (*journal.Entry).Answered) {
 		return nil
 	}
 	return errNotReady

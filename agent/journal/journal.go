@@ -70,6 +70,9 @@ func (e *Entry) Rebind() bool {
 	return slices.ContainsFunc(e.Leases, func(l *v1alpha1.IPLease) bool { return !e.Holds(l) })
 }
 
+// Answered says whether an ADD was answered with the entry, and how; false for nil.
+func (e *Entry) Answered() bool { return e != nil && len(e.Result) > 0 }
+
 // Holds says whether a lease names the interface as its holder, or as one of two.
 func (e *Entry) Holds(l *v1alpha1.IPLease) bool {
 	return slices.ContainsFunc(ipam.Holders(l), func(h *v1alpha1.LeaseHolder) bool { return *h == e.Holder })

@@ -104,14 +104,14 @@ func (s *state) shrinkRelease(id string, rest []*v1alpha1.IPLease) {
 // find what an interface had: of this sandbox, else of another of its pod, else of one that has given it up untold. The release is
 // returned with the entry of it.
 func (s *state) find(containerID, ifName string, uid types.UID) (*Entry, *Release) {
-	if e := s.entries[key(containerID, ifName)]; e != nil && len(e.Result) > 0 {
+	if e := s.entries[key(containerID, ifName)]; e.Answered() {
 		return e, nil
 	}
 	if uid == "" {
 		return nil, nil
 	}
 	same := func(e *Entry) bool {
-		return e.Holder.UID == uid && e.Holder.Interface == ifName && len(e.Result) > 0
+		return e.Holder.UID == uid && e.Holder.Interface == ifName && e.Answered()
 	}
 	for _, e := range s.entries {
 		if same(e) {
@@ -233,10 +233,14 @@ func (s *state) bound(key string, l *v1alpha1.IPLease) {
 }
 
 func (s *state) unbind(key, lease string) {
-	if e := s.entries[key]; e != nil && has(e.Leases, lease) {
-		l := e.Leases[slices.IndexFunc(e.Leases, func(o *v1alpha1.IPLease) bool { return o.Name == lease })].DeepCopy()
-		l.ResourceVersion, l.Spec.Holder, l.Spec.Next = "", &v1alpha1.LeaseHolder{}, nil
-		s.bound(key, l)
+	if e := s.entries[key]; e != nil {
+		for _, l := range e.Leases {
+			if l.Name == lease {
+				l = l.DeepCopy()
+				l.ResourceVersion, l.Spec.Holder, l.Spec.Next = "", &v1alpha1.LeaseHolder{}, nil
+				s.bound(key, l)
+			}
+		}
 	}
 }
 

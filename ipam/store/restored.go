@@ -9,7 +9,6 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/berthdev/berth/api/v1alpha1"
-	"github.com/berthdev/berth/ipam"
 )
 
 // Restored says whether etcd was restored from a backup, so that what is known here is of no use: versions count from the backup's again, or from
@@ -20,14 +19,21 @@ import (
 //	bumped       is newer                refused     restored, if a lease of this node is older than it was
 func (s *Store) Restored(ctx context.Context) (bool, error) {
 	refused := s.watch.refused.Swap(false)
-	newest, own := s.index.versions()
-	o := metav1.ListOptions{Limit: 1}
+	s.index.mu.Lock()
+	newest := s.index.newest
+	s.index.mu.Unlock()
+	o, own := metav1.ListOptions{Limit: 1}, map[string]string{}
 	if refused {
-		o = metav1.ListOptions{LabelSelector: v1alpha1.LabelNode + "=" + ipam.LabelValue(s.node)}
+		o = s.ofThisNode(v1alpha1.LabelNode)
+		for _, l := range s.Bound() {
+			own[l.Name] = l.ResourceVersion
+		}
 	}
 	list, err := s.client.List(ctx, o) // without a version: as it is when this is sent, or later
 	if err != nil {
-		s.watch.refused.CompareAndSwap(false, refused)
+		if refused {
+			s.watch.refused.Store(true)
+		}
 		return false, unavailable("list", "to compare versions", err)
 	}
 	back := older(list.ResourceVersion, newest)
@@ -38,19 +44,6 @@ func (s *Store) Restored(ctx context.Context) (bool, error) {
 	defer s.index.mu.Unlock()
 	s.index.reached(list.ResourceVersion)
 	return back, nil
-}
-
-// versions that are known: the newest, and those of the leases that this node holds.
-func (x *index) versions() (newest string, own map[string]string) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	own = map[string]string{}
-	for name, l := range x.leases {
-		if x.holds(l) {
-			own[name] = l.ResourceVersion
-		}
-	}
-	return x.newest, own
 }
 
 // refusals notes that a watch was refused, when it begins or later.

@@ -86,7 +86,7 @@ func (s *Store) Pools() []string {
 func (s *Store) LoadOwn(ctx context.Context) (pools []string, err error) {
 	seen := map[string]bool{}
 	for _, label := range []string{v1alpha1.LabelNode, v1alpha1.LabelNextNode} {
-		list, err := s.client.List(ctx, metav1.ListOptions{LabelSelector: label + "=" + ipam.LabelValue(s.node)})
+		list, err := s.client.List(ctx, s.ofThisNode(label))
 		if err != nil {
 			return nil, unavailable("list", "of node "+s.node, err)
 		}
@@ -100,6 +100,11 @@ func (s *Store) LoadOwn(ctx context.Context) (pools []string, err error) {
 		}
 	}
 	return pools, nil
+}
+
+// ofThisNode selects leases by a label that names nodes.
+func (s *Store) ofThisNode(label string) metav1.ListOptions {
+	return metav1.ListOptions{LabelSelector: label + "=" + ipam.LabelValue(s.node)}
 }
 
 func (w *watches) start(ctx context.Context, pool string) *poolWatch {
