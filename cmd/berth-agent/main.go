@@ -15,13 +15,13 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/berthdev/berth/agent"
 	"github.com/berthdev/berth/agent/fast"
 	"github.com/berthdev/berth/agent/guards"
 	"github.com/berthdev/berth/agent/path"
 	"github.com/berthdev/berth/agent/proxy"
+	"github.com/berthdev/berth/cmd/internal/apiconfig"
 	"github.com/berthdev/berth/delegate"
 )
 
@@ -83,7 +83,7 @@ func command() *cobra.Command {
 					return err
 				}
 			}
-			kube, err := kubeConfig(kubeconfig)
+			kube, err := apiconfig.Load(kubeconfig)
 			if err != nil {
 				return err
 			}
@@ -157,19 +157,4 @@ func prefixes(flag string, list []string) (out []netip.Prefix, err error) {
 		out = append(out, p)
 	}
 	return out, nil
-}
-
-func kubeConfig(file string) (*rest.Config, error) {
-	if file == "" {
-		rc, err := rest.InClusterConfig()
-		if err != nil {
-			return nil, fmt.Errorf("%w; set --kubeconfig where there is no service account", err)
-		}
-		return rc, nil
-	}
-	rc, err := clientcmd.BuildConfigFromFlags("", file)
-	if err != nil {
-		return nil, fmt.Errorf("--kubeconfig: %w", err)
-	}
-	return rc, nil
 }

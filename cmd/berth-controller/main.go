@@ -16,8 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
 	clientgo "k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/berthdev/berth/cmd/internal/apiconfig"
 	"github.com/berthdev/berth/controller"
 	"github.com/berthdev/berth/controller/apps"
 	"github.com/berthdev/berth/controller/rest"
@@ -61,7 +61,7 @@ func command(run runFunc) *cobra.Command {
 				return err
 			}
 			cfg.REST.Namespace = cmp.Or(cfg.Namespace, "berth-system")
-			rc, err := kubeConfig(kubeconfig)
+			rc, err := apiconfig.Load(kubeconfig)
 			if err != nil {
 				return err
 			}
@@ -135,19 +135,4 @@ func check(cfg controller.Config) error {
 		return errors.New("--quarantine-for must be more than 0: an address is never given out while somebody else answers for it")
 	}
 	return nil
-}
-
-func kubeConfig(file string) (*clientgo.Config, error) {
-	if file == "" {
-		rc, err := clientgo.InClusterConfig()
-		if err != nil {
-			return nil, fmt.Errorf("%w; set --kubeconfig where there is no service account", err)
-		}
-		return rc, nil
-	}
-	rc, err := clientcmd.BuildConfigFromFlags("", file)
-	if err != nil {
-		return nil, fmt.Errorf("--kubeconfig: %w", err)
-	}
-	return rc, nil
 }
