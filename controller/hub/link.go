@@ -106,18 +106,21 @@ func (h *Hub) anew(ctx context.Context, kubeconfig []byte) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.quiet = time.Now().Add(2 * h.cfg.Interval)
+	h.hush(l)
 	h.setLink(l, errUnread)
 	h.log.Info("the hub is read anew, since it was away, or has been restored from a backup")
 	return l, nil
 }
 
+// hush has nothing claimed by a link for two looks of the members.
+func (h *Hub) hush(l *link) { l.quiet = time.Now().Add(2 * h.cfg.Interval) }
+
 // errRestored: the hub is not as we left it.
 var errRestored = errors.New("the hub has been restored from a backup, says the HubMember")
 
-// lately is how old the last sign of life of another controller of this cluster may be for it not to be a backup's. With an older one nobody
+// unseenFor is how old the last sign of life of another controller of this cluster may be for it not to be a backup's. With an older one nobody
 // has seen the hub since, so that it may have been restored meanwhile.
-const lately = time.Minute
+const unseenFor = time.Minute
 
 // register the name of this cluster, or find that it is another's. What another left under it must be given back first, by a person.
 func (h *Hub) register(ctx context.Context, l *link) error {
@@ -132,8 +135,8 @@ func (h *Hub) register(ctx context.Context, l *link) error {
 		m.Name, m.Spec.UID, m.Spec.Seen = h.cfg.Cluster, string(*h.uid.Load()), metav1.Now()
 		err = l.live.Create(ctx, m)
 	case err == nil && time.Since(m.Spec.Seen.Time) > 2*h.cfg.Interval:
-		if l.version == "" && time.Since(m.Spec.Seen.Time) > lately {
-			l.quiet = time.Now().Add(2 * h.cfg.Interval)
+		if l.version == "" && time.Since(m.Spec.Seen.Time) > unseenFor {
+			h.hush(l)
 		}
 		m.Spec.Seen = metav1.Now()
 		err = l.live.Update(ctx, m)
